@@ -14,7 +14,8 @@
 #   chromium, chromium-driver the tests of Soil's pages drive a real browser
 #   python3-venv              for environments in target/, into which the tests install from PyPI at their first run
 #                             celery[redis] 5.7 (CELERIAC_TEST_PYTHON names another Python), what watches and traces it
-#                             (Flower, celery-exporter, opentelemetry-instrumentation-celery), and moto 5, a server of S3
+#                             (Flower, celery-exporter, opentelemetry-instrumentation-celery), moto 5, a server of S3, and
+#                             axe-core 4.12 (in axe-playwright-python), which looks over the pages of the console
 # Services that the system runs itself are neither used nor touched. Without a service the tests fail; none is skipped.
 set -euo pipefail
 cd "$(dirname "$0")"

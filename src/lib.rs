@@ -243,6 +243,8 @@ mod manual {
     struct RedisPage;
     #[doc = include_str!("../docs/results.md")]
     struct ResultsPage;
+    #[doc = include_str!("../docs/searching-tasks.md")]
+    struct SearchingTasksPage;
     #[doc = include_str!("../docs/serial-tasks.md")]
     struct SerialTasksPage;
     #[cfg(feature = "web")]

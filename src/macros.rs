@@ -195,6 +195,13 @@
 ///   name a parameter; an empty text stands for no tenant. By default the tenant is the argument that the catalogue names
 ///   by `tenant`. A call may state another one: `task::s(..).tenant("acme")`.
 ///
+/// ## How it is found
+///
+/// - `search = ["form_id", "user"]`: the parameters by whose values tasks are searched for. The embedded store and the broker
+///   in memory keep an index of them, so that `form_id=17` is found at once however many tasks wait; arguments that are not named
+///   here are found too, by a look through the tasks. A text, a number, `true`, `false` and `null` are in the index. It costs
+///   one small row more for each named parameter of each task. By default there is none.
+///
 /// ## Hooks
 ///
 /// - `before_start`, `on_success`, `on_retry`, `on_failure`, `after_return` `= path`: functions that the runtime calls

@@ -598,3 +598,15 @@ fn the_lane_is_made_of_the_arguments() {
     assert_eq!(serial("task_macro::without_key", "[]").map(|serial| serial.lane), Ok(lane));
     assert!(definition("mail.send").serial.is_none());
 }
+
+#[serial_task(key = "{user}", search = ["user", "form"])]
+fn searched(ctx: &Context, form: u64, user: String) {
+    let _ = (ctx, form, user);
+}
+
+#[test]
+fn a_task_declares_by_what_it_is_searched_for() {
+    let task = definition("task_macro::searched");
+    assert_eq!((task.search, task.params), (&["user", "form"][..], &["form", "user"][..]));
+    assert!(definition("mail.send").search.is_empty());
+}

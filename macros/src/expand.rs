@@ -70,6 +70,7 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
         options.unique.check(&task, options.acks_late, &mut errors);
         options.limits.check(&task, options.rate_limit.is_some(), &mut errors);
         options.tenant.check(&task, &mut errors);
+        options.search.check(&task, &mut errors);
         // A function may take a parameter for a key alone, which must not cause a warning about an unused variable.
         let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
         let of_call = of_lane.chain(options.unique.key_params()).chain(options.tenant.params());
@@ -238,6 +239,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         true => some(quote!(::celeriac::task::tenant_of::<#function_name::Task>)),
         false => quote!(::core::option::Option::None),
     };
+    let search = options.search.expression();
     let data = task.data();
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
@@ -291,6 +293,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     rate_key: #rate_key_of,
                     limit_key: #limit_key_of,
                     tenant: #tenant_of,
+                    search: #search,
                 }
             }
         };

@@ -13,6 +13,7 @@ mod limits;
 mod options;
 mod periodic;
 mod rate;
+mod search;
 mod serial;
 mod signature;
 mod tenant;

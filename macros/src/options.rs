@@ -15,6 +15,7 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 use crate::duration;
 use crate::errors::{Errors, did_you_mean};
 use crate::limits::{self, LimitOptions};
+use crate::search::SearchOption;
 use crate::serial::SerialOptions;
 use crate::tenant::TenantOption;
 use crate::unique::{self, UniqueOptions};
@@ -54,6 +55,7 @@ const NAMES: &[&str] = &[
     "unique_until",
     "unique_key",
     "tenant",
+    "search",
     "before_start",
     "on_success",
     "on_retry",
@@ -114,6 +116,8 @@ pub struct Options {
     pub unique: UniqueOptions,
     /// The tenants of the calls.
     pub tenant: TenantOption,
+    /// The parameters by whose values tasks are found.
+    pub search: SearchOption,
     /// The options of the lane, if the task is serial.
     pub serial: Option<SerialOptions>,
 }
@@ -224,6 +228,7 @@ impl Options {
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
             name if limits::NAMES.contains(&name) => drop(self.limits.set(name, meta)?),
             "tenant" => self.tenant.set(name, meta)?,
+            "search" => self.search.set(name, meta)?,
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),

@@ -73,6 +73,7 @@ impl Grown {
             without_lanes: None,
             without_windows: None,
             without_exchanges: None,
+            indexes_arguments: false,
         });
         let progress_hub = Arc::new(ActorProgressHub::default());
         let mut runtime = Runtime::new(broker, store, dispatcher);

@@ -510,6 +510,7 @@ impl Builder {
             without_lanes: broker.lanes().is_none().then(|| broker.name()),
             without_windows: (!keeps_unique_windows).then(|| broker.name()),
             without_exchanges: broker.events().is_none_or(|e| !e.has_exchanges()).then(|| broker.name()),
+            indexes_arguments: broker.facts().knows_all,
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         let limits = StartLimits::of(

@@ -113,6 +113,19 @@ impl Celeriac {
         filter.clone().within(self.catalogue()).knowing(self.params())
     }
 
+    /// As [`informed`](Self::informed), for a list in pages: tasks are found by the index of an argument that the filter states, if
+    /// all tasks of this program that are meant and have such an argument declare that they are searched for by it.
+    pub(super) fn informed_for_pages(&self, filter: &TaskFilter) -> TaskFilter {
+        let filter = self.informed(filter);
+        let dispatcher = &self.runtime().dispatcher;
+        if !dispatcher.indexes_arguments {
+            return filter;
+        }
+        let meant = filter.clone();
+        let is_meant = |task: &str| meant.means_task(task);
+        filter.by_index(|argument| dispatcher.registry.all_search_by(argument, &is_meant))
+    }
+
     /// Says which parameters the tasks of this program have.
     pub(super) fn params(&self) -> Arc<FindParams> {
         let dispatcher = Arc::clone(&self.runtime().dispatcher);

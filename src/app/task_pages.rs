@@ -9,6 +9,9 @@ impl Celeriac {
     /// same however much waits; one for which too many tasks would have to be looked at ends early, and says from where to go
     /// on.
     ///
+    /// Tasks with a [declared](crate::task::Message::searched) argument are found by its index; the page says so
+    /// ([`by_index`](TaskPage::by_index)).
+    ///
     /// ```no_run
     /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), Box<dyn std::error::Error>> {
     /// use celeriac::broker::{Standing, TaskFilter};
@@ -34,7 +37,10 @@ impl Celeriac {
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, ControlError> {
-        Ok(self.inspector()?.page_unfinished(&self.informed(filter), standings, after, limit).await?)
+        Ok(self
+            .inspector()?
+            .page_unfinished(&self.informed_for_pages(filter), standings, after, limit)
+            .await?)
     }
 
     /// A page of the tasks that have failed for good and that the filter chooses, dead letters among them: at most `limit` of
@@ -49,7 +55,7 @@ impl Celeriac {
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<FailedTask>, ControlError> {
-        Ok(self.keeper()?.page_failed(&self.informed(filter), after, limit).await?)
+        Ok(self.keeper()?.page_failed(&self.informed_for_pages(filter), after, limit).await?)
     }
 
     /// How many failed tasks the filter chooses. It looks at all of them.

@@ -21,6 +21,7 @@ use crate::core::Timestamp;
 use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
+use argument_index::MemoryArgumentIndex;
 use consumer::MemoryConsumer;
 use failed::MemoryFailed;
 use lanes::MemoryLanes;
@@ -29,6 +30,7 @@ use settler::MemorySettler;
 use unique_windows::MemoryUniqueWindows;
 
 mod abilities;
+mod argument_index;
 mod backlog;
 mod consumer;
 mod failed;
@@ -62,6 +64,7 @@ struct MemoryInner {
 struct MemoryState {
     queues: HashMap<String, MemoryQueue>,
     ids: HashMap<TaskId, (Arc<Message>, MemorySpot)>,
+    arguments: MemoryArgumentIndex,
     dead: VecDeque<DeadLetter>,
     failed: MemoryFailed,
     lanes: MemoryLanes,
@@ -317,13 +320,23 @@ impl MemoryState {
         if let Some(heard) = &self.heard {
             heard(&message);
         }
-        self.ids.insert(message.id.clone(), (Arc::clone(&message), spot));
+        if let Some((before, _)) = self.ids.insert(message.id.clone(), (Arc::clone(&message), spot)) {
+            self.arguments.remove(&before);
+        }
+        self.arguments.add(&message);
         let line = self.line(&message.queue);
         match spot {
             MemorySpot::Ready(rank) => line.ready.insert(rank, message),
             MemorySpot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
             MemorySpot::InLine(_) => line.in_line += 1,
             MemorySpot::Delivered => {}
+        }
+    }
+
+    /// Forgets the message of this id, which is out of its place.
+    fn forget(&mut self, id: &TaskId) {
+        if let Some((message, _)) = self.ids.remove(id) {
+            self.arguments.remove(&message);
         }
     }
 

@@ -20,12 +20,16 @@ pub struct TaskPage<T> {
     pub looked_at: Option<u64>,
     /// Whether the list begins with the newest task. If not, it begins with the oldest one, or has no certain order.
     pub is_newest_first: bool,
+    /// The name of the argument by whose index the tasks were found. Such a list has tasks only that were enqueued since they
+    /// declare to be [searched for](crate::task::Message::searched) by it; [`TaskFilter::scanning`](super::TaskFilter::scanning)
+    /// finds the others, too. `None`: the tasks were looked through.
+    pub by_index: Option<String>,
 }
 
 impl<T> TaskPage<T> {
     /// A page without tasks, which is the last one.
     pub fn empty() -> Self {
-        Self { tasks: Vec::new(), next: None, looked_at: None, is_newest_first: false }
+        Self { tasks: Vec::new(), next: None, looked_at: None, is_newest_first: false, by_index: None }
     }
 
     /// The page that begins at `offset` of a whole list, whose earlier tasks the caller has skipped.

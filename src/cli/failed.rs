@@ -9,12 +9,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::filter::{FilterArgs, argument};
-use super::place::{BrokerSource, TaskSource, open};
+use super::filter::{FilterArgs, argument, by_index, by_which_index};
+use super::place::{BrokerSource, Place, TaskSource, open, open_store};
 use super::purge::says_yes;
 use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
-use crate::broker::{Broker, FailedTask, FailedTasks, Retried, TaskEdit, is_outbox_line};
+use crate::broker::{
+    Broker, EmbeddedBroker, FailedTask, FailedTasks, Retried, TaskEdit, TaskFilter, is_outbox_line,
+};
 use crate::catalogue::{Argument, one_line};
 use crate::task::{Arguments, FailedAttempt, LogLine, Message, TaskId};
 
@@ -51,6 +53,10 @@ pub(super) struct ListArgs {
     /// List at most this many.
     #[arg(short, long, value_name = "N", default_value_t = 100)]
     limit: usize,
+    /// Look through all tasks, also where a store has an index of an argument. It finds those too that were enqueued before they
+    /// declared that they are searched for by it.
+    #[arg(long)]
+    scan: bool,
     /// Print the arguments and the attempts of each task below the table.
     #[arg(short, long)]
     verbose: bool,
@@ -108,14 +114,21 @@ pub(super) struct DeleteArgs {
 pub(super) fn run(command: &FailedCommand, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let store = match command {
+            FailedCommand::List(args) => store_of(args)?,
+            _ => None,
+        };
         let broker: Arc<dyn Broker> = match command {
-            FailedCommand::List(args) => open(args.source.chosen()?).await?,
+            FailedCommand::List(args) => match &store {
+                Some(store) => Arc::new(store.clone()),
+                None => open(args.source.chosen()?).await?,
+            },
             FailedCommand::Retry(args) => open_with_records(&args.place, args.dry_run).await?,
             FailedCommand::Delete(args) => open(args.source.chosen()?).await?,
         };
         let done = match (keeper(&*broker).await, command) {
             (Err(failure), _) => Err(failure),
-            (Ok(keeper), FailedCommand::List(args)) => list(args, keeper, out).await,
+            (Ok(keeper), FailedCommand::List(args)) => list(args, keeper, store.as_ref(), out).await,
             (Ok(keeper), FailedCommand::Retry(args)) => retry(args, keeper, out).await,
             (Ok(keeper), FailedCommand::Delete(args)) => delete(args, keeper, out).await,
         };
@@ -123,6 +136,14 @@ pub(super) fn run(command: &FailedCommand, out: &mut impl Write) -> Result<(), F
         done?;
         Ok(closed?)
     })
+}
+
+/// The embedded store that is named, which may have an index of arguments.
+fn store_of(args: &ListArgs) -> Result<Option<EmbeddedBroker>, Failure> {
+    match args.source.chosen()? {
+        Place::Directory(directory) => Ok(Some(open_store(directory)?)),
+        Place::RabbitMq(_) => Ok(None),
+    }
 }
 
 /// Who keeps the failed tasks. An outbox keeps none: what it holds never came to its broker.
@@ -138,16 +159,21 @@ pub(super) async fn keeper(broker: &dyn Broker) -> Result<&dyn FailedTasks, Fail
         .ok_or_else(|| Failure::Found(format!("The broker `{}` keeps no failed tasks.", broker.name())))
 }
 
-async fn list(args: &ListArgs, keeper: &dyn FailedTasks, out: &mut impl Write) -> Result<(), Failure> {
-    let filter = args.filter.filter(&args.ids)?;
-    let tasks = keeper.list_failed(&filter, args.limit).await?;
-    let all = match tasks.len() < args.limit {
-        true => tasks.len(),
-        false => keeper.failed_ids(&filter).await?.len(),
-    };
+async fn list(
+    args: &ListArgs,
+    keeper: &dyn FailedTasks,
+    store: Option<&EmbeddedBroker>,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let mut filter = args.filter.filter(&args.ids)?;
+    if let Some(store) = store {
+        filter = by_index(filter, store, args.scan)?;
+    }
+    let by_index = filter.indexed().map(|(name, _)| name.to_owned());
+    let (tasks, all) = look(args, keeper, &filter, by_index.is_some()).await?;
     if args.json {
         let tasks: Vec<Value> = tasks.iter().map(told).collect();
-        writeln!(out, "{}", json!({ "failed": tasks, "all": all }))?;
+        writeln!(out, "{}", json!({ "failed": tasks, "all": all, "by_index": by_index }))?;
         return Ok(());
     }
     let mut table = TextTable::new([
@@ -168,8 +194,40 @@ async fn list(args: &ListArgs, keeper: &dyn FailedTasks, out: &mut impl Write) -
     for task in tasks.iter().filter(|_| args.verbose) {
         write!(out, "\n{}", at_length(task))?;
     }
-    writeln!(out, "{} of {} that match.", tasks.len(), counted(all))?;
+    let way = by_which_index(by_index.as_deref());
+    writeln!(out, "{} of {} that match.{way}", tasks.len(), counted(all))?;
     Ok(())
+}
+
+/// The tasks that are listed, the oldest first, and how many match.
+async fn look(
+    args: &ListArgs,
+    keeper: &dyn FailedTasks,
+    filter: &TaskFilter,
+    is_indexed: bool,
+) -> Result<(Vec<FailedTask>, usize), Failure> {
+    if !is_indexed {
+        let tasks = keeper.list_failed(filter, args.limit).await?;
+        let all = match tasks.len() < args.limit {
+            true => tasks.len(),
+            false => keeper.failed_ids(filter).await?.len(),
+        };
+        return Ok((tasks, all));
+    }
+    // An index has the newest first, and as many tasks as match: to list the oldest, all of them are read.
+    let (mut tasks, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = keeper.page_failed(filter, after.as_deref(), BATCH).await?;
+        tasks.extend(page.tasks);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    let all = tasks.len();
+    tasks.sort_by_key(|task| task.failed_at);
+    tasks.truncate(args.limit);
+    Ok((tasks, all))
 }
 
 async fn retry(args: &RetryArgs, keeper: &dyn FailedTasks, out: &mut impl Write) -> Result<(), Failure> {

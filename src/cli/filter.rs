@@ -1,12 +1,13 @@
 //! The options that choose tasks by what their messages say. Several commands have them.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::Failure;
 use super::requeue::span;
-use crate::broker::TaskFilter;
+use crate::broker::{BrokerError, EmbeddedBroker, TaskFilter};
 use crate::catalogue::Argument;
 
 /// The conditions that a task has to satisfy, all of them.
@@ -86,6 +87,35 @@ impl FilterArgs {
         }
         Ok(filter)
     }
+}
+
+/// The filter, with the index of an argument that it states, if the store has entries of one and nobody wants to look through
+/// all tasks. The command does not know which tasks declare the argument, so what says so is the store.
+pub(super) fn by_index(
+    filter: TaskFilter,
+    store: &EmbeddedBroker,
+    scans: bool,
+) -> Result<TaskFilter, BrokerError> {
+    if scans {
+        return Ok(filter.scanning());
+    }
+    let failure = Cell::new(None);
+    let filter = filter.by_index(|argument| {
+        store.has_index_of(argument).unwrap_or_else(|error| {
+            failure.set(Some(error));
+            false
+        })
+    });
+    failure.into_inner().map_or(Ok(filter), Err)
+}
+
+/// Says by which index tasks were found.
+pub(super) fn by_which_index(by_index: Option<&str>) -> String {
+    by_index.map_or_else(String::new, |argument| {
+        format!(
+            " They were found by the index of `{argument}`, which has the tasks that declare it; --scan looks through all."
+        )
+    })
 }
 
 /// Reads `NAME=VALUE` or `POSITION=VALUE`.

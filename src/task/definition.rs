@@ -99,6 +99,8 @@ pub struct TaskDefinition {
     pub limit_key: Option<LimitKeyFn>,
     /// Makes the tenant of a call from its encoded arguments, if the task names one.
     pub tenant: Option<TenantFn>,
+    /// The parameters by whose values the task is searched for; empty: it declares none.
+    pub search: &'static [&'static str],
 }
 
 inventory::collect!(TaskDefinition);

@@ -8,6 +8,7 @@ mod committed;
 mod delivery;
 mod options;
 mod parent_task;
+mod search;
 mod tenants;
 
 use std::collections::HashSet;
@@ -71,6 +72,8 @@ pub(crate) struct Dispatcher {
     pub(crate) without_windows: Option<&'static str>,
     /// The broker's name, if the broker has no exchanges.
     pub(crate) without_exchanges: Option<&'static str>,
+    /// Whether the broker keeps an index of the arguments by which tasks are searched for.
+    pub(crate) indexes_arguments: bool,
 }
 
 /// A canvas that is ready to be sent.
@@ -102,6 +105,7 @@ impl Dispatcher {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
         }
         self.put_tenant(&mut call)?;
+        self.put_search(&mut call);
         let size = if call.headers.0.is_empty() { 0 } else { json_len(&call.headers.0) };
         if size > self.max_message_size {
             return Err(EnqueueError::HeadersTooLarge {
@@ -210,6 +214,7 @@ impl Dispatcher {
         let named = inner_task(&call).to_owned();
         let (mut call, workflow) = self.read(call, origin);
         self.put_fit_tenant(&mut call);
+        self.put_search(&mut call);
         let wanted = call.options.queue.as_deref();
         let tenant = call.headers.tenant();
         let queue = match self.route.queue_for(tenant, &named, wanted, &call.arguments) {
@@ -408,6 +413,7 @@ mod tests {
             without_lanes: None,
             without_windows: None,
             without_exchanges: None,
+            indexes_arguments: false,
         }
     }
 

@@ -37,6 +37,7 @@ mod result;
 pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
+mod search;
 mod sender_counts;
 mod sending;
 mod serial;
@@ -112,6 +113,8 @@ pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, rea
 pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
 pub use run_log::LogLine;
+pub use search::SEARCH;
+pub(crate) use search::is_searchable;
 pub(crate) use sender_counts::SenderCount;
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};

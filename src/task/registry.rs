@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use regex::Regex;
+use serde_json::Value;
 
 use crate::core::token_bucket::RateLimit;
 use crate::core::{did_you_mean, glob};
@@ -100,6 +101,28 @@ impl Registry {
         self.tenants.tenant(task, params, known.and_then(|known| known.tenant), arguments)
     }
 
+    /// What the header [`SEARCH`](super::SEARCH) of a call says: by which parameters its task is searched for, each with its
+    /// position. `None`: the task declares none, or is not of this program.
+    pub(crate) fn searched(&self, task: &str) -> Option<Value> {
+        let known = self.get(task).filter(|known| !known.search.is_empty())?;
+        let declared = known.search.iter().filter_map(|name| {
+            let at = known.params.iter().position(|param| param == name)?;
+            Some(((*name).to_owned(), Value::from(at)))
+        });
+        Some(Value::Object(declared.collect()))
+    }
+
+    /// Whether all tasks of this program that are meant and may have an argument of this name are searched for by it, and there
+    /// is such a task.
+    pub(crate) fn all_search_by(&self, argument: &str, is_meant: &dyn Fn(&str) -> bool) -> bool {
+        // What `**options` takes has any name.
+        let may_have =
+            |params: &[&str]| params.iter().any(|name| *name == argument || name.starts_with("**"));
+        let meant = self.tasks.values().filter(|task| is_meant(task.name) && may_have(task.params));
+        let mut meant = meant.peekable();
+        meant.peek().is_some() && meant.all(|task| task.search.contains(&argument))
+    }
+
     /// The options of the task of this name in this program, if the program has it.
     pub(crate) fn options(&self, name: &str) -> Option<TaskOptions> {
         self.get(name).map(|task| self.filled_in(name, (task.options)()))
@@ -165,6 +188,7 @@ mod tests {
             rate_key: None,
             limit_key: None,
             tenant: None,
+            search: &[],
         }
     }
 

@@ -149,3 +149,62 @@ async fn waiting_ones_are_listed_and_revoked_by_what_they_say() {
     }
     program.shutdown().await.expect("an end");
 }
+
+/// Invoices a customer, by whom it is searched for. The year 1999 has no prices.
+#[task(queue = "bills", max_retries = 0, search = ["customer"])]
+async fn invoice(year: u32, customer: String) -> Result<String, TaskError> {
+    if year < 2000 {
+        return Err(TaskError::permanent(format!("no prices for {year}")));
+    }
+    Ok(customer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn declared_arguments_are_found_by_their_index() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = start(dir.path(), true).await;
+    for (id, customer) in [("f-1", "acme"), ("f-2", "other"), ("f-3", "acme")] {
+        let sent =
+            invoice::s(1999, customer.to_owned()).id(id).send(program.client()).await.expect("an enqueue");
+        assert_eq!(end_of(&program, sent.id()).await, State::Failure);
+    }
+    program.shutdown().await.expect("an end");
+    let program = start(dir.path(), false).await;
+    for (id, customer) in [("w-1", "acme"), ("w-2", "other"), ("w-3", "acme")] {
+        invoice::s(2026, customer.to_owned()).id(id).send(program.client()).await.expect("an enqueue");
+    }
+    // It declares nothing, and its customer is found by no name on a command line.
+    charge::s("acme".to_owned(), 2026).send(program.client()).await.expect("an enqueue");
+    program.shutdown().await.expect("an end");
+
+    let ids = |answer: &Value, list: &str| {
+        let tasks = answer[list].as_array().expect("a list").iter();
+        let mut ids: Vec<String> = tasks.map(|task| task["id"].as_str().expect("an id").to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    for (command, list, found) in
+        [(&["waiting"][..], "waiting", ["w-1", "w-3"]), (&["failed", "list"], "failed", ["f-1", "f-3"])]
+    {
+        let by_customer = [command, &["--argument", "customer=acme"]].concat();
+        let (code, out, err) = told(dir.path(), &[&by_customer[..], &["--json"]].concat());
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        let answer = json_of(&out);
+        assert_eq!(
+            (ids(&answer, list), &answer["by_index"]),
+            (found.map(str::to_owned).to_vec(), &json!("customer"))
+        );
+        assert_eq!(answer["all"], json!(2));
+        let (_, out, _) = told(dir.path(), &[&by_customer[..], &["--scan", "--json"]].concat());
+        let answer = json_of(&out);
+        assert_eq!(
+            (ids(&answer, list), &answer["by_index"]),
+            (found.map(str::to_owned).to_vec(), &Value::Null)
+        );
+        let (_, out, _) = told(dir.path(), &[&by_customer[..], &["--limit", "1"]].concat());
+        let way = "that match. They were found by the index of `customer`, which has the tasks that declare it; --scan looks through all.\n";
+        assert!(out.contains("1 of 2 ") && out.ends_with(way), "{out}");
+        let (_, out, _) = told(dir.path(), &[command, &["--argument", "year=2026"]].concat());
+        assert!(out.starts_with("0 of 0 ") && !out.contains("index"), "{out}");
+    }
+}

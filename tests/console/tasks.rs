@@ -19,6 +19,12 @@ pub async fn fails(text: String) -> Result<String, TaskError> {
     if text == "good" { Ok(text) } else { Err(TaskError::permanent(text)) }
 }
 
+/// Fails for good if it is bad. It is searched for by its number.
+#[task(name = "shop.form", queue = "mail", max_retries = 0, search = ["form_id"])]
+pub async fn form(form_id: u64, title: String) -> Result<u64, TaskError> {
+    if title == "bad" { Err(TaskError::permanent(title)) } else { Ok(form_id) }
+}
+
 #[task(name = "shop.rejects", queue = "mail", max_retries = 0)]
 pub async fn rejects(text: String) -> Result<(), TaskError> {
     Err(TaskError::reject(text))
@@ -33,6 +39,18 @@ pub async fn waits(name: String) -> Result<String, TaskError> {
 #[serial_task(name = "shop.import", key = "{domain}", queue = "keyed")]
 pub async fn import(domain: String) -> String {
     domain
+}
+
+/// Fails for good, and blocks its lane.
+#[serial_task(
+    name = "shop.books",
+    key = "{account}",
+    queue = "slow",
+    max_retries = 0,
+    after_failure = "block"
+)]
+pub async fn books(account: String) -> Result<(), TaskError> {
+    Err(TaskError::permanent(format!("{account} is closed")))
 }
 
 static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());

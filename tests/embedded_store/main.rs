@@ -1,5 +1,6 @@
 //! The embedded store against what happens to disks, files and processes.
 
+mod arguments;
 mod crash_count;
 mod damage;
 mod damaged_block;

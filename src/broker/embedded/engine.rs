@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
 use super::acknowledged::Acknowledged;
+use super::argument_index;
 use super::command::{EngineCommand, ReplySender};
 use super::commit::{ArrivedRow, Commit, Published, RowEnd, RowKey};
 use super::known_lanes::KnownLanes;
@@ -289,6 +290,7 @@ impl Engine {
         cursor.came(&place, &message);
         writes.put(TableName::Messages, place.key(), row);
         writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
+        argument_index::add_waiting(writes, &message);
         self.commit.queues.insert(queue);
         ArrivedRow { queue, place, message }
     }

@@ -10,7 +10,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::argument_index;
 use super::engine::{Engine, EngineShared};
+use super::failed_tasks::failed_in;
 use super::lanes::LaneBatch;
 use super::rows::{TaskRow, decode, encode};
 use super::tables::{Slice, TableName, Tables, Writes};
@@ -113,7 +115,9 @@ impl Engine {
             Ok(row) => {
                 let seq = self.next_seq();
                 let (cursor, bytes) = (&mut self.cursors[queue], row.len() as u64);
-                writes.put(TableName::Dead, &failed_key(cursor.number, seq), &row);
+                let key = failed_key(cursor.number, seq);
+                writes.put(TableName::Dead, &key, &row);
+                argument_index::add_failed(writes, &task.message, &key);
                 cursor.failed.add(bytes);
                 change.added = Some(bytes);
             }
@@ -145,11 +149,15 @@ impl Engine {
             let Some((key, value)) = oldest(tables, cursor.number, cursor.failed_from) else { break };
             let Some((_, seq)) = parts_of(&key) else { break };
             let is_too_much = cursor.failed.rows > most || cursor.failed.bytes > most_bytes;
-            let has_expired = decode::<FailedTask>(&value).is_ok_and(|task| task.has_expired(now));
+            let task = decode::<FailedTask>(&value).ok();
+            let has_expired = task.as_ref().is_some_and(|task| task.has_expired(now));
             if !is_too_much && !has_expired {
                 break;
             }
             writes.delete(TableName::Dead, &key);
+            if let Some(task) = &task {
+                argument_index::delete_failed(writes, &task.message, &key);
+            }
             let bytes = value.len() as u64;
             cursor.failed.take(bytes);
             cursor.failed_from = seq + 1;
@@ -214,6 +222,9 @@ impl Engine {
                 continue;
             }
             writes.delete(TableName::Dead, &key);
+            if let Some(task) = failed_in(&key, &row) {
+                argument_index::delete_failed(&mut writes, &task.message, &key);
+            }
             self.count_taken(&key, &row);
             if known.insert(id.clone()) {
                 taken.push(id);

@@ -10,6 +10,7 @@
 //! - `1`, length of all that follows for `0`, then that, ticket: a run that waits.
 //! - `2`, time, ticket: the time at which a waiting run gives up.
 //! - `3`: a [unique window](super::unique_windows), which is worked out together with the lanes.
+//! - `4` and `5`: an entry of the [index of arguments](super::argument_index).
 //!
 //! A commit writes each key at most once.
 
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::argument_index;
 use super::command::ReplySender;
 use super::commit::{ArrivedRow, RowKey};
 use super::engine::Engine;
@@ -185,6 +187,7 @@ impl LaneBatch {
                 let key = waiting_key(&name, ticket);
                 self.writes.put(TableName::Lanes, &key, &row);
                 self.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::in_line(&key));
+                argument_index::add_waiting(&mut self.writes, &message);
                 if let Some(until) = until {
                     self.writes.put(TableName::Lanes, &deadline_key(until, ticket), &key);
                     self.deadline = Some(self.deadline.map_or(until, |deadline| deadline.min(until)));
@@ -403,6 +406,7 @@ impl Engine {
         self.commit.queues.insert(queue);
         batch.writes.put(TableName::Messages, &key, row);
         batch.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&key));
+        argument_index::add_waiting(&mut batch.writes, &message);
         batch.arrivals.push(ArrivedRow { queue, place, message });
     }
 
@@ -461,6 +465,7 @@ impl Engine {
         self.out_of_line(&message)?;
         self.lets_go(&message);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
+        argument_index::delete_waiting(&mut writes, &message, None);
         if let Some(follow_ups) = follow_ups {
             self.follow(&mut writes, id, *follow_ups);
         }

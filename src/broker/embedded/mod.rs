@@ -15,6 +15,7 @@
 
 mod abilities;
 mod acknowledged;
+mod argument_index;
 mod backlog;
 mod chords;
 mod command;
@@ -38,6 +39,7 @@ mod line_cursor;
 mod lock;
 mod mend;
 mod notes;
+mod page_marks;
 mod paging;
 mod places;
 mod queue_cursor;

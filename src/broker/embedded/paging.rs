@@ -12,14 +12,13 @@
 use std::collections::HashSet;
 use std::ops::Bound;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-
 use super::EmbeddedBroker;
+use super::argument_index;
 use super::command::EngineCommand;
 use super::failed::{FAILED, failed_key, parts_of};
 use super::failed_tasks::failed_in;
 use super::lanes;
+use super::page_marks::{BEHIND_ALL, FailedMark, UnfinishedMark};
 use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
 use super::rows::{decode, queue_of, scheduled_bounds};
 use super::tables::{Rows, Slice, TableName, Tables};
@@ -37,70 +36,6 @@ const MOST_ROWS: u64 = 10_000;
 const MOST_BYTES: usize = 32 << 20;
 /// The key behind all keys of waiting rows of the table `lanes`.
 const BEHIND_LANES: [u8; 1] = [2];
-/// The sequence behind all sequences.
-const BEHIND_ALL: u64 = u64::MAX;
-
-/// Up to where the tasks that are not over were looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum UnfinishedMark {
-    /// Up to this key of the table `messages`; an empty key is before all.
-    Messages(Vec<u8>),
-    /// Up to this key of the table `lanes`, and all of `messages`.
-    Lanes(Vec<u8>),
-    /// Up to this place in the list of those that are in memory only, and all that are on disk.
-    Memory(Option<String>),
-}
-
-impl UnfinishedMark {
-    fn read(after: Option<&str>) -> Result<Self, BrokerError> {
-        let Some(text) = after else { return Ok(Self::Messages(Vec::new())) };
-        let key = |rest: &str| BASE64.decode(rest).map_err(|_| unknown_place(text));
-        match text.split_at_checked(1) {
-            Some(("m", rest)) => Ok(Self::Messages(key(rest)?)),
-            Some(("l", rest)) => Ok(Self::Lanes(key(rest)?)),
-            Some(("v", "")) => Ok(Self::Memory(None)),
-            Some(("v", rest)) => Ok(Self::Memory(Some(rest.to_owned()))),
-            _ => Err(unknown_place(text)),
-        }
-    }
-
-    fn written(&self) -> String {
-        match self {
-            Self::Messages(key) => format!("m{}", BASE64.encode(key)),
-            Self::Lanes(key) => format!("l{}", BASE64.encode(key)),
-            Self::Memory(after) => format!("v{}", after.as_deref().unwrap_or_default()),
-        }
-    }
-}
-
-/// Up to where the failed tasks were looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum FailedMark {
-    /// Down to this sequence, which was looked at.
-    Disk(u64),
-    /// Up to this place in the list of those that are in memory only, and all that are on disk.
-    Memory(Option<String>),
-}
-
-impl FailedMark {
-    fn read(after: Option<&str>) -> Result<Self, BrokerError> {
-        let Some(text) = after else { return Ok(Self::Disk(BEHIND_ALL)) };
-        match text.split_at_checked(1) {
-            Some(("d", rest)) => rest.parse().map(Self::Disk).map_err(|_| unknown_place(text)),
-            Some(("v", "")) => Ok(Self::Memory(None)),
-            Some(("v", rest)) => Ok(Self::Memory(Some(rest.to_owned()))),
-            _ => Err(unknown_place(text)),
-        }
-    }
-
-    fn written(&self) -> String {
-        match self {
-            Self::Disk(seq) => format!("d{seq}"),
-            Self::Memory(after) => format!("v{}", after.as_deref().unwrap_or_default()),
-        }
-    }
-}
-
 /// What is left of what one page may cost.
 struct Budget {
     rows: u64,
@@ -137,6 +72,9 @@ impl EmbeddedBroker {
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
         let mark = UnfinishedMark::read(after)?;
         let (mut page, in_memory) = match mark {
+            UnfinishedMark::Index(_) if filter.indexed().is_none() => {
+                return Err(unknown_place(after.unwrap_or_default()));
+            }
             UnfinishedMark::Memory(after) => (TaskPage::empty(), after),
             mark => {
                 let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
@@ -163,6 +101,7 @@ impl EmbeddedBroker {
             self.memory_has_more(filter, standings).await?.then_some(None)
         };
         page.tasks.extend(rest.tasks);
+        page.by_index = page.by_index.or(rest.by_index);
         page.next = more.map(|after| UnfinishedMark::Memory(after).written());
         Ok(page)
     }
@@ -183,9 +122,17 @@ impl EmbeddedBroker {
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        let is_indexed = filter.indexed().is_some();
         let (mut page, in_memory) = match FailedMark::read(after)? {
+            FailedMark::Index(_) if !is_indexed => return Err(unknown_place(after.unwrap_or_default())),
             FailedMark::Memory(after) => (TaskPage::empty(), after),
-            FailedMark::Disk(before) => {
+            // The first page says by which way the list goes on.
+            FailedMark::Index(before) | FailedMark::Disk(before @ BEHIND_ALL) if is_indexed => {
+                let filter = filter.clone();
+                let page = self.on_disk(move |tables| indexed_failed(tables, &filter, before, limit)).await?;
+                (page?, None)
+            }
+            FailedMark::Index(before) | FailedMark::Disk(before) => {
                 let filter = filter.clone();
                 let page = self.on_disk(move |tables| newest_failed(tables, &filter, before, limit)).await?;
                 (page?, None)
@@ -225,6 +172,14 @@ fn key_range((start, end): ([u8; 3], [u8; 3])) -> KeyRange {
 impl UnfinishedLook {
     /// The page behind this mark.
     fn page(&self, tables: &Tables, mark: UnfinishedMark) -> TaskPage<UnfinishedTask> {
+        match (&mark, self.filter.indexed()) {
+            (UnfinishedMark::Index(after), Some(argument)) => return self.by_index(tables, argument, after),
+            // The first page says by which way the list goes on.
+            (UnfinishedMark::Messages(after), Some(argument)) if after.is_empty() => {
+                return self.by_index(tables, argument, &[]);
+            }
+            _ => {}
+        }
         let (mut page, mut budget) = (TaskPage::empty(), Budget::new());
         let mut stopped = None;
         let in_lanes = match &mark {
@@ -233,7 +188,7 @@ impl UnfinishedLook {
                 stopped = self.messages(tables, after, &mut page, &mut budget).map(UnfinishedMark::Messages);
                 stopped.is_none().then(Vec::new)
             }
-            UnfinishedMark::Memory(_) => None,
+            UnfinishedMark::Index(_) | UnfinishedMark::Memory(_) => None,
         };
         if let Some(after) = in_lanes
             && self.means(Standing::InLine)
@@ -244,6 +199,28 @@ impl UnfinishedLook {
         }
         page.next = stopped.map(|mark| mark.written());
         page.looked_at = Some(budget.paid());
+        page
+    }
+
+    /// The page of those that the index of an argument has, behind the task of this key.
+    fn by_index(&self, tables: &Tables, argument: (&str, &str), after: &[u8]) -> TaskPage<UnfinishedTask> {
+        let (mut page, mut budget) = (TaskPage::empty(), Budget::new());
+        let mut entries = argument_index::waiting(tables, argument, after).peekable();
+        while let Some((task, found)) = entries.next() {
+            let ends = match found {
+                Some((table, key, value)) => self.look_at(table, &key, &value, &mut page, &mut budget),
+                None => {
+                    budget.pay(&[]);
+                    budget.is_spent()
+                }
+            };
+            if ends {
+                page.next = entries.peek().map(|_| UnfinishedMark::Index(task).written());
+                break;
+            }
+        }
+        page.looked_at = Some(budget.paid());
+        page.by_index = Some(argument.0.to_owned());
         page
     }
 
@@ -423,6 +400,30 @@ fn newest_failed(
     Ok(page)
 }
 
+/// As [`newest_failed`], of those that the index of an argument has.
+fn indexed_failed(
+    tables: &Tables,
+    filter: &TaskFilter,
+    before: u64,
+    limit: usize,
+) -> Result<TaskPage<FailedTask>, BrokerError> {
+    let (mut page, mut budget, now) = (TaskPage::empty(), Budget::new(), now());
+    let Some(argument) = filter.indexed() else { return Ok(page) };
+    let mut entries = argument_index::failed(tables, argument, before)?.peekable();
+    while let Some((seq, row)) = entries.next() {
+        budget.pay(row.as_ref().map_or(&[][..], |(_, value)| &value[..]));
+        let task = row.and_then(|(key, value)| failed_in(&key, &value));
+        page.tasks.extend(task.filter(|task| filter.takes(task, now)));
+        if page.tasks.len() >= limit || budget.is_spent() {
+            page.next = entries.peek().map(|_| FailedMark::Index(seq).written());
+            break;
+        }
+    }
+    page.looked_at = Some(budget.paid());
+    page.by_index = Some(argument.0.to_owned());
+    Ok(page)
+}
+
 /// The dead letters, and the failed tasks of each queue, from their newest row before this sequence on.
 fn failed_lines(tables: &Tables, before: u64) -> Result<Vec<FailedLine>, BrokerError> {
     if before == 0 {
@@ -500,32 +501,6 @@ mod tests {
             let mark = FailedMark::Disk(seq).written();
             let page = broker.page_failed(&all, Some(&mark), 5).await.unwrap();
             assert_eq!((page.tasks.len(), page.next), (0, None), "{seq}");
-        }
-    }
-
-    #[test]
-    fn a_mark_is_read_as_it_was_written() {
-        for mark in [
-            UnfinishedMark::Messages(vec![0, 1, 0, 255, 9]),
-            UnfinishedMark::Lanes(vec![1, 0, 200]),
-            UnfinishedMark::Memory(None),
-            UnfinishedMark::Memory(Some("50".to_owned())),
-        ] {
-            assert_eq!(UnfinishedMark::read(Some(&mark.written())), Ok(mark));
-        }
-        for mark in [FailedMark::Disk(7), FailedMark::Memory(None), FailedMark::Memory(Some("3".to_owned()))]
-        {
-            assert_eq!(FailedMark::read(Some(&mark.written())), Ok(mark));
-        }
-        assert_eq!(UnfinishedMark::read(None), Ok(UnfinishedMark::Messages(Vec::new())));
-        assert_eq!(FailedMark::read(None), Ok(FailedMark::Disk(BEHIND_ALL)));
-    }
-
-    #[test]
-    fn what_is_no_mark_is_refused() {
-        for text in ["", "x", "m!", "lä", "d", "dx", "ä", "d-1"] {
-            assert!(UnfinishedMark::read(Some(text)).is_err(), "{text}");
-            assert!(FailedMark::read(Some(text)).is_err(), "{text}");
         }
     }
 

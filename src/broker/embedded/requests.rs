@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::argument_index;
 use super::chords;
 use super::command::EngineCommand;
 use super::engine::Engine;
@@ -148,6 +149,7 @@ impl Engine {
         let mut writes = Writes::default();
         writes.delete(TableName::Messages, &key);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
+        argument_index::delete_waiting(&mut writes, &message, None);
         self.cursors[queue].left_at(&key);
         self.leaves_lane(&message, None);
         self.lets_go(&message);
@@ -200,11 +202,12 @@ impl Engine {
 
     fn requeue_dead_letter(&mut self, key: [u8; 8], letter: DeadLetter) -> Result<(), BrokerError> {
         let tables = self.open_tables()?;
+        let mut writes = Writes::default();
+        argument_index::delete_failed(&mut writes, &letter.message, &key);
         let message = requeued(letter.message, now());
         limits::check(&message)?;
         let row = encode(&message)?;
         let queue = self.queue(&message.queue)?;
-        let mut writes = Writes::default();
         writes.delete(TableName::Dead, &key);
         self.cursors[queue].dead = self.cursors[queue].dead.saturating_sub(1);
         let mut lanes = LaneBatch::default();

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use super::argument_index;
 use super::copy::Copy;
 use super::failed::{FailedTotals, failed_key, parts_of};
 use super::home;
@@ -173,6 +174,7 @@ impl Work {
         self.salvaged.waiting += 1;
         self.writes.put(TableName::Messages, key, value);
         self.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(key));
+        argument_index::add_waiting(&mut self.writes, message);
     }
 
     fn copy_messages(&mut self) -> Result<(), BrokerError> {
@@ -211,6 +213,9 @@ impl Work {
         self.each(TableName::Lanes, |this, key, value| {
             if lanes::is_waiting(key) {
                 return this.copy_waiting(key, value, &whole);
+            }
+            if argument_index::is_entry(key) {
+                return Ok(()); // it is made anew with the row that it leads to
             }
             if key.first() != Some(&lanes::RECORD) {
                 this.writes.put(TableName::Lanes, key, value); // the deadlines of waiting runs, and unique windows
@@ -273,6 +278,7 @@ impl Work {
             self.salvaged.waiting += 1;
             self.writes.put(TableName::Lanes, key, value);
             self.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::in_line(key));
+            argument_index::add_waiting(&mut self.writes, &message);
         } else {
             // The message is due at once, in the order of the line; when it is promoted, it passes its lane.
             self.put_message(&scheduled_key(number, Timestamp::ZERO, ticket), &message, value);
@@ -333,7 +339,9 @@ impl Work {
                 this.failed.entry(number).or_default().add(value.len() as u64);
                 this.salvaged.failed += 1;
                 this.seq = this.seq.max(seq);
-                this.writes.put(TableName::Dead, &failed_key(number, seq), value);
+                let key = failed_key(number, seq);
+                this.writes.put(TableName::Dead, &key, value);
+                argument_index::add_failed(&mut this.writes, &task.message, &key);
                 return Ok(());
             }
             if key.len() == 8
@@ -343,6 +351,7 @@ impl Work {
                 this.queue(number, &letter.message.queue).dead += 1;
                 this.salvaged.dead += 1;
                 this.seq = this.seq.max(key.last_chunk().map_or(0, |seq| u64::from_be_bytes(*seq)));
+                argument_index::add_failed(&mut this.writes, &letter.message, key);
             }
             this.writes.put(TableName::Dead, key, value);
             Ok(())

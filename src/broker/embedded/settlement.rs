@@ -5,10 +5,12 @@ use std::sync::mpsc::Sender;
 
 use tokio::sync::oneshot;
 
+use super::argument_index;
 use super::command::{EngineCommand, ReplySender};
 use super::commit::{RowEnd, Settled};
 use super::engine::{Engine, EngineShared};
 use super::lanes::{LaneStep, Newcoming};
+use super::queue_cursor::DeliveredRow;
 use super::ready_key::ReadyKey;
 use super::rows::{TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
@@ -96,8 +98,10 @@ impl Engine {
                     None => (result, row),
                 };
                 // A message of the same id takes the task's place, so the id's row must not become a record.
-                let replaced = follow_ups.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
-                if !replaced {
+                let mut messages = follow_ups.iter().flat_map(|follow_ups| &follow_ups.messages);
+                let successor = messages.find(|message| message.id == held.message.id);
+                argument_index::delete_waiting(&mut writes, &held.message, successor);
+                if successor.is_none() {
                     self.leave_record(&mut writes, id, result.as_ref(), row);
                 }
                 if let Some(follow_ups) = follow_ups {
@@ -112,6 +116,7 @@ impl Engine {
                 self.lets_go(&held.message);
                 let result = lane::kept(&held.message, result);
                 self.leave_record(&mut writes, id, result.as_ref(), None);
+                argument_index::delete_waiting(&mut writes, &held.message, None);
                 let change = self.keep_failed(&mut writes, index, &failed);
                 if let Some(follow_ups) = follow_ups {
                     self.follow(&mut writes, &held.message.id, *follow_ups);
@@ -124,7 +129,7 @@ impl Engine {
                 if held.message.lane() != message.lane() {
                     self.leaves_lane(&held.message, None);
                 }
-                self.replace(&mut writes, index, &held.key, *message, due)
+                self.replace(&mut writes, index, &held, *message, due)
             }
             Settle::Return { crashed: false } => self.count_return(&mut writes, &held.key, &held.message),
             Settle::Return { crashed: true } => {
@@ -210,19 +215,21 @@ impl Engine {
         &mut self,
         writes: &mut Writes,
         queue: usize,
-        key: &ReadyKey,
+        held: &DeliveredRow,
         mut message: Message,
         due: Option<Timestamp>,
     ) -> RowEnd {
         let next = self.next_queue(queue, &mut message);
         if let Err(error) = limits::check_again(&message) {
-            self.remove_row(writes, queue, key);
+            self.remove_row(writes, queue, &held.key);
+            argument_index::delete_waiting(writes, &held.message, Some(&message));
             self.fails(writes, Arc::new(message), &error);
             return RowEnd::Gone;
         }
         match encode(&message) {
             Ok(row) => {
-                self.remove_row(writes, queue, key);
+                self.remove_row(writes, queue, &held.key);
+                argument_index::delete_waiting(writes, &held.message, Some(&message));
                 if message.has_to_pass_lane(due) {
                     let message = Arc::new(message);
                     let newcoming =
@@ -305,11 +312,13 @@ impl Engine {
     ) {
         tracing::warn!(id = %message.id, task = %message.task, queue = %message.queue, %reason, "dead letter");
         let id = message.id.clone();
+        argument_index::delete_waiting(writes, &message, None);
         let letter = DeadLetter { message, reason, died_at: now() };
         let seq = self.next_seq();
         match encode(&letter) {
             Ok(row) => {
                 writes.put(TableName::Dead, &seq.to_be_bytes(), &row);
+                argument_index::add_failed(writes, &letter.message, &seq.to_be_bytes());
                 self.cursors[queue].dead += 1;
             }
             Err(error) => tracing::error!(%id, %error, "a dead letter cannot be kept"),

@@ -7,7 +7,7 @@
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
 //! | | `0xfe`, queue, sequence | [`FailedTask`](crate::broker::FailedTask) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
-//! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them; [unique windows](super::unique_windows) |
+//! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them; [unique windows](super::unique_windows); the [index of arguments](super::argument_index) |
 //! | `meta` | name | counts per queue and [tenant](super::tenant_lines), the last sequence, notes |
 //!
 //! Whatever the database does with a damaged file, even a panic, becomes an error that names the directory.

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 
 use super::EmbeddedBroker;
+use super::argument_index;
 use super::command::EngineCommand;
 use super::engine::Engine;
 use super::lanes::{self, LaneBatch};
@@ -15,6 +16,12 @@ use crate::task::{Message, TaskId};
 
 /// The most tasks that one commit takes out.
 const STEP: usize = 1024;
+/// Where the rows of tasks that are not over lie. Those in lanes come first: who takes them out in this order lets none of them
+/// into its lane.
+const RANGES: [(TableName, &[u8], Bound<&[u8]>); 2] = [
+    (TableName::Lanes, &[lanes::WAITING], Bound::Excluded(&[lanes::WAITING + 1])),
+    (TableName::Messages, &[], Bound::Unbounded),
+];
 
 impl EmbeddedBroker {
     /// The tasks on disk that are not over and that `wanted` chooses: those that wait in queues and in lanes, and those
@@ -26,12 +33,8 @@ impl EmbeddedBroker {
     pub fn unfinished(&self, wanted: impl Fn(&Message) -> bool) -> Result<Vec<TaskId>, BrokerError> {
         let tables = self.inner.shared.tables.read().as_ref().map_err(Clone::clone)?.clone();
         let mut ids = Vec::new();
-        // Those in lanes come first: who takes them out in this order lets none of them into its lane.
-        for table in [TableName::Lanes, TableName::Messages] {
-            for (key, value) in tables.readable(table, &[], Bound::Unbounded) {
-                if table == TableName::Lanes && !lanes::is_waiting(&key) {
-                    continue;
-                }
+        for (table, start, end) in RANGES {
+            for (_, value) in tables.readable(table, start, end) {
                 if let Ok(message) = decode::<Message>(&value)
                     && wanted(&message)
                 {
@@ -52,13 +55,12 @@ impl EmbeddedBroker {
         let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
         let read = move |tables: &Tables| {
             let now = now();
-            let rows = [TableName::Lanes, TableName::Messages].into_iter().flat_map(|table| {
-                let rows = tables.readable(table, &[], Bound::Unbounded);
+            let rows = RANGES.into_iter().flat_map(|(table, start, end)| {
+                let rows = tables.readable(table, start, end);
                 rows.map(move |(key, value)| (table, key, value))
             });
             let tasks = rows.filter_map(|(table, key, value)| {
                 let standing = match table {
-                    TableName::Lanes if !lanes::is_waiting(&key) => return None,
                     TableName::Lanes => Standing::InLine,
                     _ if ReadyKey::of(&key).is_some_and(|key| held.contains(&key)) => Standing::Delivered,
                     _ if is_ready(&key) => Standing::Ready,
@@ -144,6 +146,7 @@ impl Engine {
         for (queue, key, message) in &found {
             writes.delete(TableName::Messages, key);
             writes.delete(TableName::Tasks, &task_key(&message.id));
+            argument_index::delete_waiting(&mut writes, message, None);
             self.cursors[*queue].left_at(key);
             self.leaves_lane(message, None);
             self.lets_go(message);

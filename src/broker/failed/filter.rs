@@ -12,7 +12,7 @@ use crate::broker::BrokerError;
 use crate::catalogue::{Argument, Catalogue, argument_value};
 use crate::core::Timestamp;
 use crate::core::glob::as_regex;
-use crate::task::{Message, TaskId};
+use crate::task::{Message, TaskId, is_searchable};
 
 /// Which tasks are meant. Each condition that is added makes them fewer; without any, all are meant.
 ///
@@ -42,6 +42,9 @@ pub struct TaskFilter {
     is_dead_letter: Option<bool>,
     params: Params,
     choice: Choice,
+    scans: bool,
+    /// The argument by whose index pages of tasks are found.
+    index: Option<String>,
 }
 
 /// A condition that a function checks.
@@ -191,6 +194,44 @@ impl TaskFilter {
         self
     }
 
+    /// Has pages of tasks made by a look through the tasks, also where there is an [index](crate::task::Message::searched) of an
+    /// argument that is stated. It finds tasks that are not in the index, because they were enqueued before they declared that
+    /// they are searched for by the argument. What is not made in pages never uses an index.
+    #[must_use]
+    pub fn scanning(mut self) -> Self {
+        self.scans = true;
+        self.index = None;
+        self
+    }
+
+    /// Has pages of tasks found by the index of an argument that is stated, of the first for which `is_indexed` says so.
+    #[must_use]
+    pub(crate) fn by_index(mut self, is_indexed: impl Fn(&str) -> bool) -> Self {
+        let names = self.arguments.iter().filter_map(|wanted| match wanted {
+            ArgumentMatch::Is(Argument::Name(name), value) if is_searchable(value) => Some(name),
+            _ => None,
+        });
+        let index = names.filter(|_| !self.scans).find(|name| is_indexed(name)).cloned();
+        self.index = index;
+        self
+    }
+
+    /// The name and the value of the argument by whose index pages of tasks are found.
+    pub(crate) fn indexed(&self) -> Option<(&str, &str)> {
+        let index = self.index.as_ref()?;
+        self.arguments.iter().find_map(|wanted| match wanted {
+            ArgumentMatch::Is(Argument::Name(name), value) if name == index && is_searchable(value) => {
+                Some((name.as_str(), value.as_str()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether tasks of this name may be chosen.
+    pub(crate) fn means_task(&self, task: &str) -> bool {
+        self.task.as_ref().is_none_or(|pattern| pattern.is_match(task))
+    }
+
     /// The queue whose tasks are meant, if it is one.
     pub(crate) fn named_queue(&self) -> Option<&str> {
         self.queue.as_deref()
@@ -238,7 +279,7 @@ impl TaskFilter {
         let age = now.since(since);
         self.ids.as_ref().is_none_or(|ids| ids.contains(&message.id))
             && self.queue.as_ref().is_none_or(|queue| *queue == message.queue)
-            && self.task.as_ref().is_none_or(|task| task.is_match(&message.task))
+            && self.means_task(&message.task)
             && self.older_than.is_none_or(|least| age >= least)
             && self.younger_than.is_none_or(|most| age < most)
             && self.until.is_none_or(|until| since <= until)
@@ -253,8 +294,13 @@ impl TaskFilter {
                 arguments.args.contains(text.as_str()) || arguments.kwargs.contains(text.as_str())
             }
             ArgumentMatch::Is(argument, value) => {
-                argument_value(argument, self.params.of(&message.task), arguments)
-                    .is_some_and(|is| is == *value)
+                let is = argument_value(argument, self.params.of(&message.task), arguments);
+                // Who does not know the parameters of the task knows those that the message itself tells.
+                let is = is.or_else(|| match argument {
+                    Argument::Name(name) => message.searched_argument(name),
+                    Argument::Position(_) => None,
+                });
+                is.is_some_and(|is| is == *value)
             }
         }
     }
@@ -326,6 +372,37 @@ mod tests {
         assert!(takes(TaskFilter::new().arguments_contain("@example.org")));
         assert!(takes(TaskFilter::new().arguments_contain("acme").arguments_contain("copy")));
         assert!(!takes(TaskFilter::new().arguments_contain("acme").arguments_contain("bob")));
+    }
+
+    #[test]
+    fn declared_arguments_are_found_by_name_and_may_be_found_by_an_index() {
+        let mut task = failed();
+        task.message.headers.0.insert("celeriac_search".into(), serde_json::json!({ "user": 1 }));
+        let filter = || TaskFilter::new().argument(Argument::Name("user".into()), "7");
+        let now = Timestamp::from_millis(40_000);
+        assert!(
+            filter().takes(&task, now) && !filter().takes(&failed(), now),
+            "the message says where it is"
+        );
+        task.message.headers.0.insert("argsrepr".into(), "***".into());
+        assert!(!filter().takes(&task, now), "it is hidden");
+        assert_eq!(filter().indexed(), None, "nobody has said that there is an index");
+        let by_index = |filter: TaskFilter| filter.by_index(|name| name == "user");
+        let both = TaskFilter::new().argument(Argument::Name("domain".into()), "acme");
+        let both = both.argument(Argument::Name("user".into()), "7").task("mail.*").unwrap();
+        assert_eq!(by_index(both.clone()).indexed(), Some(("user", "7")));
+        assert_eq!(both.clone().by_index(|_| true).indexed(), Some(("domain", "acme")));
+        assert!(both.means_task("mail.send") && !both.means_task("send"));
+        for none in [
+            both.clone().by_index(|_| false),
+            by_index(both.clone()).scanning(),
+            by_index(both.scanning()),
+            by_index(TaskFilter::new().argument(Argument::Position(1), "7")),
+            by_index(TaskFilter::new().argument(Argument::Name("user".into()), "[7]")),
+            by_index(TaskFilter::new().arguments_contain("user")),
+        ] {
+            assert_eq!(none.indexed(), None, "{none:?}");
+        }
     }
 
     #[test]

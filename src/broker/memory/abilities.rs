@@ -81,7 +81,14 @@ impl MemorySpot {
 impl MemoryBroker {
     /// The tasks that the filter chooses, in the order of their enqueue. The broker is not locked while the filter looks.
     fn unfinished(&self, filter: &TaskFilter) -> Result<Vec<(Arc<Message>, MemorySpot)>, BrokerError> {
-        let mut tasks: Vec<_> = self.shared.lock()?.ids.values().cloned().collect();
+        let state = self.shared.lock()?;
+        let mut tasks: Vec<_> = match filter.indexed() {
+            Some(argument) => {
+                state.arguments.find(argument).filter_map(|id| state.ids.get(id)).cloned().collect()
+            }
+            None => state.ids.values().cloned().collect(),
+        };
+        drop(state);
         let now = now();
         tasks.retain(|(message, _)| filter.takes_unfinished(message, now));
         tasks.sort_by_key(|(message, _)| message.enqueued_at);
@@ -135,7 +142,8 @@ impl Inspect for MemoryBroker {
             message: Arc::unwrap_or_clone(message),
             standing: spot.standing(),
         });
-        Ok(TaskPage::of_list(rest, offset, limit))
+        let by_index = filter.indexed().map(|(name, _)| name.to_owned());
+        Ok(TaskPage { by_index, ..TaskPage::of_list(rest, offset, limit) })
     }
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
@@ -154,7 +162,7 @@ impl Inspect for MemoryBroker {
             MemorySpot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
             MemorySpot::InLine(ticket) => state.leave_line(&message, ticket),
         }
-        state.ids.remove(id);
+        state.forget(id);
         state.leave_lane(&message, None);
         state.windows.release(&message);
         let Remains { record, follow_ups } = record(&message);

@@ -42,7 +42,7 @@ impl MemorySettler {
         let line = state.line(&self.queue);
         let (rank, message) = line.unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         line.ready.ended(&message);
-        state.ids.remove(&message.id);
+        state.forget(&message.id);
         let (mut record, mut follows) = (None, None);
         let block = lane::block_of(&message, &settle);
         match settle {

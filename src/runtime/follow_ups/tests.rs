@@ -27,6 +27,7 @@ fn dispatcher(limits: CanvasLimits) -> Arc<Dispatcher> {
         without_lanes: None,
         without_windows: None,
         without_exchanges: None,
+        indexes_arguments: false,
     })
 }
 

@@ -73,6 +73,7 @@ const fn definition(
         rate_key: None,
         limit_key: key,
         tenant: None,
+        search: &[],
     }
 }
 
@@ -113,6 +114,7 @@ impl Listener {
             without_lanes: None,
             without_windows: None,
             without_exchanges: None,
+            indexes_arguments: false,
         };
         let (broker, store) = (Arc::clone(broker), Arc::clone(store));
         let limits = StartLimits::of(&registry(), catalogue, broker.clone(), store.clone());

@@ -27,6 +27,7 @@ const fn builtin(name: &'static str, body: Body) -> TaskDefinition {
         rate_key: None,
         limit_key: None,
         tenant: None,
+        search: &[],
     }
 }
 

@@ -116,6 +116,7 @@ mod tests {
             without_lanes: None,
             without_windows: None,
             without_exchanges: None,
+            indexes_arguments: false,
         }
     }
 

@@ -22,6 +22,9 @@ use crate::task::clock::now;
 const ERROR: usize = 160;
 /// The most pages that are looked at to find some of the tasks that are meant.
 const MOST_PIECES: usize = 5;
+/// The field of an address that says by which way tasks are found, and its value for a look through all of them.
+const WAY: &str = "way";
+const SCAN: &str = "scan";
 
 /// A task in a list, without what would make the list large.
 #[derive(Clone, Debug, Serialize)]
@@ -106,6 +109,8 @@ pub(super) struct TaskRows {
     pub(super) next: Option<String>,
     /// How many tasks were looked at for the page.
     pub(super) looked_at: Option<u64>,
+    /// The argument by whose index they were found.
+    pub(super) by_index: Option<String>,
 }
 
 /// What a list is made by.
@@ -116,6 +121,8 @@ pub(super) struct TaskQuery {
     pub(super) task: Option<String>,
     pub(super) argument: Option<String>,
     pub(super) error: Option<String>,
+    /// Whether all tasks are looked through, also where there is an index.
+    pub(super) scans: bool,
 }
 
 impl TaskQuery {
@@ -128,6 +135,7 @@ impl TaskQuery {
             task: of("task"),
             argument: of("argument"),
             error: of("error"),
+            scans: address.get(WAY) == Some(SCAN),
         }
     }
 
@@ -167,6 +175,7 @@ impl TaskQuery {
         if let Some(error) = &self.error {
             filter = filter.error(error);
         }
+        let filter = if self.scans { filter.scanning() } else { filter };
         Ok(match &self.argument {
             Some(text) => with_argument(filter, text),
             None => filter,
@@ -240,7 +249,8 @@ async fn look(
         Err(_) => HashSet::new(),
     };
     let standings = standing.map_or(&[] as &[Standing], TaskStanding::in_broker);
-    let mut rows = TaskRows { tasks: Vec::new(), next: after.map(str::to_owned), looked_at: None };
+    let mut rows =
+        TaskRows { tasks: Vec::new(), next: after.map(str::to_owned), looked_at: None, by_index: None };
     for _ in 0..MOST_PIECES {
         let page =
             console.celeriac.page_unfinished_tasks(filter, standings, rows.next.as_deref(), ROWS).await?;
@@ -250,6 +260,7 @@ async fn look(
             (Some(before), Some(now)) => Some(before + now),
             (before, now) => before.or(now),
         };
+        rows.by_index = page.by_index;
         rows.next = page.next;
         if !rows.tasks.is_empty() || rows.next.is_none() {
             break;
@@ -290,9 +301,30 @@ pub(super) fn table(visit: &ConsoleVisit, labelled_by: &str, rows: &TaskRows, ca
     parts::table(labelled_by, &columns, &body, caption)
 }
 
+/// The address of a list, for all pages of it, with a look through all tasks.
+pub(super) fn scanning(address: ScreenAddress) -> ScreenAddress {
+    address.without("after").with(WAY, SCAN)
+}
+
+/// Says by which index the tasks of a list were found, and leads to those that it does not have.
+pub(super) fn index_note(visit: &ConsoleVisit, by_index: Option<&str>) -> Markup {
+    html! {
+        @if let Some(argument) = by_index {
+            (parts::note("", &html! {
+                "Found by the index of " code { (words::line(argument, 60)) } ", which has the tasks that were enqueued since they are searched for by it. "
+                a href=(visit.href(&scanning(visit.address.clone()))) { "Look through all tasks" }
+            }))
+        }
+    }
+}
+
 /// What a list shows in the place of its rows, and how far it has looked.
 pub(super) fn scope(rows: &TaskRows, query: &TaskQuery) -> String {
     let shown = words::counted(rows.tasks.len() as u64, "task", "tasks");
+    if let Some(argument) = &rows.by_index {
+        let rest = if rows.next.is_some() { "more follow" } else { "that is all" };
+        return format!("{shown}; found by the index of {}; {rest}", words::line(argument, 60));
+    }
     match (rows.looked_at, &rows.next) {
         (Some(looked_at), Some(_)) if query.searches() => {
             format!("{shown} of the {} that were looked through so far; more follow", words::count(looked_at))

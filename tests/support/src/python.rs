@@ -18,6 +18,8 @@ const EXPORTER: &str = "prometheus-exporter-celery==0.11.*";
 const OTEL: &str =
     "celery[redis]==5.7.* opentelemetry-sdk==1.45.* opentelemetry-instrumentation-celery==0.66b2";
 const MOTO: &str = "moto[s3,server]==5.*";
+/// A package that brings axe-core 4.12.1, and drives another browser, which is left out.
+const AXE: &str = "--no-deps axe-playwright-python==0.1.8";
 /// Celery, and what its integration tests import.
 const SUITE: &str = "celery[redis]==5.7.0 pydantic==2.* pytest==9.* pytest-subtests pytest-timeout==2.*";
 
@@ -112,6 +114,17 @@ impl Python {
     pub(super) fn with_moto() -> Self {
         static MADE: OnceLock<Python> = OnceLock::new();
         MADE.get_or_init(|| Self { interpreter: make_environment("python-moto-5", MOTO, |_, _| {}) }).clone()
+    }
+
+    /// The file of axe-core, a script for pages that finds what keeps people from using them. Of the package in which it
+    /// comes nothing is run. The first call makes the environment.
+    pub fn axe_core() -> PathBuf {
+        let interpreter = make_environment("python-axe-0.1.8", AXE, |_, _| {});
+        let lib = interpreter.parent().and_then(Path::parent).expect("it is in bin/").join("lib");
+        let pythons = std::fs::read_dir(&lib).expect("an environment has a lib/").flatten();
+        let mut files =
+            pythons.map(|python| python.path().join("site-packages/axe_playwright_python/axe.min.js"));
+        files.find(|file| file.is_file()).expect("the package has axe.min.js")
     }
 
     /// Python with Celery 5.7.0 and what its own integration tests need, and the directory of its sdist, which has the

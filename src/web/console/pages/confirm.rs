@@ -12,7 +12,7 @@ use crate::web::console::acts::{Fields, OperatorAct};
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission, Viewer};
-use crate::web::console::task_rows::TaskQuery;
+use crate::web::console::task_rows::{TaskQuery, scanning};
 use crate::web::console::token::{FIELD, ONCE, random};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{Console, parts, words};
@@ -98,7 +98,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     };
     let sample = match &count {
         Some((_, chosen)) => {
-            let list = ConsoleVisit { address: (*chosen).clone(), ..visit.clone() };
+            // It shows some of those that were counted, and they were looked for among all.
+            let list = ConsoleVisit { address: scanning((*chosen).clone()), ..visit.clone() };
             let mut first = super::failed::find(&list).await?.1.tasks;
             first.retain(|task| visit.viewer.may(act.permission(), Some(&task.queue)));
             first

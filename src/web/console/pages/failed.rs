@@ -14,7 +14,7 @@ use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
 use crate::web::console::shared_looks::Looked;
-use crate::web::console::task_rows::TaskQuery;
+use crate::web::console::task_rows::{TaskQuery, index_note};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{Console, parts, words};
 
@@ -46,6 +46,8 @@ pub(super) struct FailedRows {
     pub(super) next: Option<String>,
     looked_at: Option<u64>,
     is_newest_first: bool,
+    /// The argument by whose index they were found.
+    by_index: Option<String>,
 }
 
 impl FailedRow {
@@ -76,7 +78,7 @@ pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows)
         let page = console.celeriac.page_failed_tasks(&filter, after, ROWS).await?;
         let tasks = page.tasks.iter().map(|task| FailedRow::of(console, task)).collect();
         let (next, looked_at, is_newest_first) = (page.next, page.looked_at, page.is_newest_first);
-        Ok::<_, ControlError>(FailedRows { tasks, next, looked_at, is_newest_first })
+        Ok::<_, ControlError>(FailedRows { tasks, next, looked_at, is_newest_first, by_index: page.by_index })
     };
     let query = TaskQuery::of(&visit.address);
     let name = format!(
@@ -108,13 +110,14 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         _ => format!("{shown} on this page, of more."),
     };
     let order = if rows.is_newest_first { "newest first" } else { "oldest first" };
-    let scope = html! { "kept until their time is over · " (order) @if let Some(count) = rows.looked_at { " · " (words::count(count)) " looked through for this page" } };
+    let scope = html! { "kept until their time is over · " (order) @if let Some(argument) = &rows.by_index { " · found by the index of " (words::line(argument, 60)) } @else if let Some(count) = rows.looked_at { " · " (words::count(count)) " looked through for this page" } };
     let main = html! {
         (parts::headline(&html! { (sentence) }, &scope, None))
         section class="card" aria-labelledby="filter" {
             header { h2 id="filter" { "Find" } p class="scope" { "all conditions must hold" } }
             (form(visit, &query, kind))
         }
+        (index_note(visit, rows.by_index.as_deref()))
         @if rows.tasks.is_empty() {
             (nothing(&query, kind, rows.next.is_some()))
         } @else {

@@ -210,6 +210,7 @@ fn listing(visit: &ConsoleVisit, tasks: &TaskRows, query: &TaskQuery) -> Markup 
                 }
                 a class="chip add" href=(visit.href(&failed)) { "failed" }
             }
+            @if tasks.by_index.is_some() { div class="pad" { (task_rows::index_note(visit, tasks.by_index.as_deref())) } }
             @if tasks.tasks.is_empty() {
                 div class="pad" {
                     p class="faint" {

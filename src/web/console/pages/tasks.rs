@@ -53,6 +53,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             header { h2 id="filter" { "Find" } p class="scope" { "all conditions must hold" } }
             (form(visit, &query))
         }
+        (task_rows::index_note(visit, tasks.by_index.as_deref()))
         @if tasks.tasks.is_empty() {
             (nothing(visit, &query, tasks.next.is_some()))
         } @else {

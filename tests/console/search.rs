@@ -1,0 +1,77 @@
+//! Tasks that are found by an argument that they declare, at once, and by others, by a look through all tasks.
+
+use celeriac::Celeriac;
+use celeriac::web::Console;
+use serde_json::{Value, json};
+
+use super::kit::{data, embedded, failed, on_both, open, page};
+use super::tasks::{form, mail};
+
+/// The ids of a list, sorted, and the argument by whose index it was found.
+async fn found(console: &Console, path: &str) -> (Vec<String>, Value) {
+    let told = data(console, path, |_| true).await;
+    let list = if told["tasks"].is_array() { &told } else { &told["tasks"] };
+    let mut ids: Vec<String> =
+        list["tasks"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    ids.sort();
+    (ids, list["by_index"].clone())
+}
+
+fn ids<const N: usize>(ids: [&str; N]) -> Vec<String> {
+    ids.map(str::to_owned).into()
+}
+
+/// Forms that wait, two of one number and one of another; one more is hidden.
+async fn forms_wait(celeriac: &Celeriac) {
+    celeriac.pause("mail").await.unwrap();
+    for (id, number) in [("a", 17), ("b", 18), ("c", 17)] {
+        form::s(number, "good".into()).id(id).send(celeriac.client()).await.unwrap();
+    }
+    let hidden = form::s(17, "good".into()).id("hidden").argsrepr("***");
+    hidden.send(celeriac.client()).await.unwrap();
+    mail::s("17".into(), "hello".into()).id("mail").send(celeriac.client()).await.unwrap();
+}
+
+#[actix_web::test]
+async fn tasks_are_found_by_the_index_of_an_argument_and_the_page_says_so() {
+    on_both(|celeriac| async move {
+        let console = open(&celeriac);
+        forms_wait(&celeriac).await;
+        let by_form = "/tasks?argument=form_id%3D17";
+        assert_eq!(found(&console, by_form).await, (ids(["a", "c"]), json!("form_id")));
+        assert_eq!(found(&console, &format!("{by_form}&task=shop.*")).await.1, json!("form_id"));
+        assert_eq!(found(&console, &format!("{by_form}&task=shop.mail")).await, (ids([]), Value::Null));
+        assert_eq!(found(&console, "/tasks?argument=form_id%3D19").await, (ids([]), json!("form_id")));
+        let shown = page(&console, by_form, |body| body.contains("found by the index of form_id")).await;
+        assert!(shown.contains("Found by the index of <code>form_id</code>"), "{shown}");
+        let scanning = "/tasks?argument=form_id%3D17&amp;way=scan\">Look through all tasks</a>";
+        assert!(shown.contains(scanning), "{shown}");
+        // The others are found as ever, and a page says how far it has looked.
+        assert_eq!(found(&console, &format!("{by_form}&way=scan")).await, (ids(["a", "c"]), Value::Null));
+        assert_eq!(found(&console, "/tasks?argument=to%3D17").await, (ids(["mail"]), Value::Null));
+        assert_eq!(found(&console, "/queue?name=mail&argument=form_id%3D18").await.0, ids(["b"]));
+        let shown = page(&console, &format!("{by_form}&way=scan"), |body| body.contains("2 tasks")).await;
+        assert!(!shown.contains("the index of"), "{shown}");
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn failed_tasks_are_found_by_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let celeriac = embedded(dir.path()).await;
+    let console = open(&celeriac);
+    for (id, number) in [("a", 17), ("b", 18), ("c", 17)] {
+        let sent = form::s(number, "bad".into()).id(id).send(celeriac.client()).await.unwrap();
+        failed(&sent).await;
+    }
+    let by_form = "/failed?argument=form_id%3D17";
+    assert_eq!(found(&console, by_form).await, (ids(["a", "c"]), json!("form_id")));
+    assert_eq!(found(&console, &format!("{by_form}&way=scan")).await, (ids(["a", "c"]), Value::Null));
+    let shown = page(&console, by_form, |body| body.contains("found by the index of form_id")).await;
+    assert!(shown.contains("/failed?argument=form_id%3D17&amp;way=scan\""), "{shown}");
+    // What an act on all of them is about is counted by a look through all, and shows some of them.
+    let told = data(&console, "/confirm?act=delete_all&argument=form_id%3D17", |_| true).await;
+    assert_eq!(told["count"], json!(2), "{told}");
+    celeriac.shutdown().await.unwrap();
+}
