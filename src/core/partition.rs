@@ -24,6 +24,19 @@ pub const MOST_PARTITIONS: u8 = 64;
 /// How long a count of the lengths is used before the next one.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
+/// The name of a partition: that of its queue, a point, and its index, as in `celery.0`.
+pub fn name(queue: &str, index: u8) -> String {
+    format!("{queue}.{index}")
+}
+
+/// The queue and the index in the name of a partition. Whether the queue has such a partition, its row says.
+pub fn split(name: &str) -> Option<(&str, u8)> {
+    let (queue, number) = name.rsplit_once('.')?;
+    let index: u8 = number.parse().ok()?;
+    // No partition is called `celery.03` or `celery.+3`.
+    (!queue.is_empty() && index.to_string() == number).then_some((queue, index))
+}
+
 /// The two partitions of a tenant, counted from 0. They differ if there are two or more.
 pub fn choices(tenant: &str, partitions: u8) -> [u8; 2] {
     let count = u64::from(partitions.max(1));
@@ -118,6 +131,14 @@ mod tests {
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_name_says_which_partition_of_what_it_is() {
+        assert_eq!(split(&name("orders.email", 63)), Some(("orders.email", 63)));
+        for other in ["celery", "celery.", "celery.03", "celery.+3", "celery.300", ".3", "celery.x"] {
+            assert_eq!(split(other), None, "{other}");
+        }
     }
 
     proptest! {
