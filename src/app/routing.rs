@@ -256,7 +256,7 @@ impl Router for Arc<Routing> {
     ) -> Result<String, EnqueueError> {
         let queue = Routing::queue(self, tenant, task, wanted, arguments)?;
         let is_tasks_own =
-            |wanted| self.tasks.get(task).is_some_and(|route| route.stated.as_deref() == Some(wanted));
+            |wanted: &str| self.tasks.get(task).is_some_and(|route| route.stated.as_deref() == Some(wanted));
         let instead =
             if wanted.is_none_or(is_tasks_own) { self.demotions.instead_of(queue, tenant) } else { None };
         Ok(instead.unwrap_or(queue).to_owned())

@@ -123,7 +123,7 @@ async fn a_task_that_is_delayed_comes_to_a_partition_and_runs() {
     let gate = Gate::new();
     gate.open();
     let call = notes_its_start::s(gate.name.clone(), "late".to_owned()).tenant("late");
-    let sent = call.queue("spread").countdown(Duration::from_secs(1)).send(celeriac.client()).await.unwrap();
+    let sent = call.queue("spread").countdown(Duration::from_secs(2)).send(celeriac.client()).await.unwrap();
     assert_eq!(sent.receipt().queue, "spread");
     assert_eq!(sent.get(LONG).await, Ok(7));
     celeriac.shutdown().await.unwrap();

@@ -84,7 +84,7 @@ impl Flow {
     }
 
     /// Asks how many messages RabbitMQ has ready in these queues, after everything that was sent on this channel.
-    pub(super) async fn ready<'q>(&self, queues: impl Iterator<Item = &'q str>) -> Option<u64> {
+    pub(super) async fn ready(&self, queues: &[String]) -> Option<u64> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let mut ready = 0_u64;
         for queue in queues {

@@ -429,8 +429,9 @@ impl QueueConsumer {
     /// Counts the messages that RabbitMQ has ready and the deliveries that are unsettled.
     async fn count(&mut self) -> QueueCounts {
         self.flush();
+        let sources: Vec<String> = self.sources().map(str::to_owned).collect();
         let ready = match &self.flow {
-            Some(flow) => flow.ready(self.sources()).await,
+            Some(flow) => flow.ready(&sources).await,
             None => None,
         };
         // The line takes in the messages that RabbitMQ sent before its answer, and counts after that.
