@@ -19,6 +19,7 @@ mod commands;
 mod commit_table;
 mod control;
 mod defaults;
+mod demotion;
 mod downloads;
 mod durations;
 mod events;

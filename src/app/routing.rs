@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::demotion::Demotions;
 use super::start_error::StartError;
 use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow, argument_value};
 use crate::core::did_you_mean;
@@ -14,7 +15,8 @@ use crate::task::{Arguments, EnqueueError, Router, TaskKind};
 /// The catalogue, and for each known task its queue.
 ///
 /// The first of these decides: the call's own `queue`, the first `[[route]]` of the catalogue that fits, its
-/// `[routes]`, the task's `queue` option, the default queue.
+/// `[routes]`, the task's `queue` option, the default queue. If the call does not name the queue itself, the row of the
+/// queue may send it on to another one, once, because its tenant sends too much.
 pub(super) struct Routing {
     catalogue: Catalogue,
     tasks: HashMap<&'static str, Route>,
@@ -22,6 +24,8 @@ pub(super) struct Routing {
     rows: Vec<(catalogue::RouteRule, String)>,
     /// How long calls took before, for the rows that look at that.
     run_times: Arc<RunTimeKeeper>,
+    /// The queues that send the calls of a tenant elsewhere when it sends too much.
+    demotions: Demotions,
     /// Other programs have queues on this broker too, which the catalogue need not know.
     shared: bool,
 }
@@ -95,7 +99,13 @@ impl Routing {
             catalogue = catalogue.with_queue(row);
         }
         let run_times = Arc::new(RunTimeKeeper::watching(watched));
-        Self { catalogue, tasks, rows, run_times, shared: false }
+        let demotions = Demotions::of(&catalogue);
+        Self { catalogue, tasks, rows, run_times, demotions, shared: false }
+    }
+
+    /// The queues that send the calls of a tenant elsewhere when it sends too much.
+    pub(super) fn demotions(&self) -> &Demotions {
+        &self.demotions
     }
 
     /// How long calls took before. Whoever runs tasks records it here.
@@ -249,7 +259,12 @@ impl Router for Arc<Routing> {
         wanted: Option<&str>,
         arguments: &Arguments,
     ) -> Result<String, EnqueueError> {
-        Routing::queue(self, tenant, task, wanted, arguments).map(str::to_owned)
+        let queue = Routing::queue(self, tenant, task, wanted, arguments)?;
+        let is_tasks_own =
+            |wanted: &str| self.tasks.get(task).is_some_and(|route| route.stated.as_deref() == Some(wanted));
+        let instead =
+            if wanted.is_none_or(is_tasks_own) { self.demotions.instead_of(queue, tenant) } else { None };
+        Ok(instead.unwrap_or(queue).to_owned())
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::error::{CatalogueError, Position, Problem, quote};
 use super::pool_row::{Culprit, faults, missing_slots};
+use super::row_relations::{self, RelationFault};
 use super::spelling;
 use super::tenant_weights;
 use super::{
@@ -23,7 +24,7 @@ use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
 /// The most bytes of a name. AMQP carries names as short strings.
-const LONGEST_NAME: usize = 255;
+pub(super) const LONGEST_NAME: usize = 255;
 
 /// Names a part of a catalogue that a mistake can be about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
     check.pools();
+    check.relations();
     check.tenant_weights();
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
@@ -82,6 +84,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
         }
         check.pools_in(name, environment);
+        check.relations_in(name);
         for queue in environment.rows.keys() {
             let place = MistakeSubject::EnvironmentQueue(name.clone(), queue.clone());
             if !check.names.contains(queue.as_str()) {
@@ -414,6 +417,38 @@ impl Check<'_> {
                 _ => stated,
             };
             self.report(&place, problem);
+        }
+    }
+
+    /// Checks the rows of queues against each other.
+    fn relations(&mut self) {
+        for (index, fault) in row_relations::faults(self.catalogue, "") {
+            self.report_relation(MistakeSubject::Queue(index), fault);
+        }
+    }
+
+    /// As [`relations`](Self::relations), for what an environment makes of the rows. What is wrong in the base is told there.
+    fn relations_in(&mut self, name: &str) {
+        let catalogue = self.catalogue;
+        let Ok(merged) = catalogue.for_environment(name) else { return };
+        let (told, found) = (row_relations::faults(catalogue, ""), row_relations::faults(&merged, ""));
+        let named = row_relations::faults(&merged, &format!("environment {}, ", quote(name)));
+        for (fault, (index, named)) in found.iter().zip(named) {
+            if told.contains(fault) {
+                continue;
+            }
+            let queue = catalogue.queues.get(index).map(|row| row.name.clone()).unwrap_or_default();
+            let stated = MistakeSubject::EnvironmentQueue(name.to_owned(), queue);
+            // Only an alias of the environment may be what is wrong.
+            let is_stated = self.places.contains_key(&stated);
+            self.report_relation(if is_stated { stated } else { MistakeSubject::Queue(index) }, named);
+        }
+    }
+
+    fn report_relation(&mut self, place: MistakeSubject, fault: RelationFault) {
+        match fault {
+            RelationFault::Problem(problem) => self.report(&place, problem),
+            RelationFault::UnknownQueue { subject, queue } => self.unknown_queue(place, subject, &queue),
         }
     }
 

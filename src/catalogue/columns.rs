@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::queue_row::{Pool, QueueRow, TargetClass};
-use super::queue_setup::QueueType;
+use super::queue_setup::{QueueType, can_be_partitions, partitions_advice};
+use super::rate_limits::read_limit;
 use super::section::{Section, SourceText};
+use crate::core::token_bucket::RateLimit;
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 24] = [
+pub(super) const COLUMNS: [&str; 27] = [
     "io_bound",
     "target_class",
     "target",
@@ -34,6 +36,9 @@ pub(super) const COLUMNS: [&str; 24] = [
     "broadcast",
     "min_workers",
     "shared",
+    "partitions",
+    "demote_above",
+    "demote_to",
 ];
 
 /// The columns that a table states. The others are `None` and change nothing.
@@ -63,6 +68,9 @@ pub(super) struct Columns {
     broadcast: Option<bool>,
     min_workers: Option<u32>,
     shared: Option<bool>,
+    partitions: Option<u8>,
+    demote_above: Option<RateLimit>,
+    demote_to: Option<String>,
 }
 
 impl Columns {
@@ -103,6 +111,9 @@ impl Columns {
             broadcast: section.boolean("broadcast", source),
             min_workers: section.number("min_workers", 0, source),
             shared: section.boolean("shared", source),
+            partitions: read_partitions(section, source),
+            demote_above: read_demote_above(section, source),
+            demote_to: section.text("demote_to", source),
         }
     }
 
@@ -131,8 +142,31 @@ impl Columns {
         let row = lay(row, self.queue_arguments.clone(), QueueRow::with_queue_arguments);
         let row = lay(row, self.broadcast, QueueRow::with_broadcast);
         let row = lay(row, self.min_workers.map(as_count), QueueRow::with_min_workers);
-        lay(row, self.shared, QueueRow::with_shared)
+        let row = lay(row, self.shared, QueueRow::with_shared);
+        let row = lay(row, self.partitions, QueueRow::with_partitions);
+        let row = lay(row, self.demote_above.clone(), QueueRow::with_demote_above);
+        lay(row, self.demote_to.as_ref(), QueueRow::with_demote_to)
     }
+}
+
+/// Reads the number of partitions.
+fn read_partitions(section: &Section<'_>, source: &mut SourceText<'_>) -> Option<u8> {
+    let number = section.number("partitions", 0, source)?;
+    let partitions = u8::try_from(number).ok().filter(|number| can_be_partitions(*number));
+    if let (None, Some(item)) = (partitions, section.get("partitions")) {
+        section.report_bad_value("partitions", item, partitions_advice(), source);
+    }
+    partitions
+}
+
+/// Reads the rate above which calls of a tenant go to another queue.
+fn read_demote_above(section: &Section<'_>, source: &mut SourceText<'_>) -> Option<RateLimit> {
+    let rate = read_limit(section, "demote_above", source)?;
+    if let (None, Some(item)) = (&rate, section.get("demote_above")) {
+        let advice = "write a rate above zero such as \"30/m\", or remove it".to_owned();
+        section.report_bad_value("demote_above", item, advice, source);
+    }
+    rate
 }
 
 fn lay<T>(row: QueueRow, value: Option<T>, set: impl FnOnce(QueueRow, T) -> QueueRow) -> QueueRow {

@@ -20,7 +20,8 @@ impl QueueRow {
     /// ```
     pub fn explain(&self) -> String {
         if !self.served {
-            return format!("{}: served elsewhere{}", one_line(&self.name), self.made());
+            let name = one_line(&self.name);
+            return format!("{name}: served elsewhere{}{}", self.demotion(), self.made());
         }
         let mut text = format!("{}: ", one_line(&self.name));
         match (self.target, self.target_class) {
@@ -58,7 +59,17 @@ impl QueueRow {
         if let Some(typical) = &self.typical_duration {
             let _ = write!(text, "; a typical one takes: {}", one_line(typical).trim_end_matches('.'));
         }
-        text + &self.made()
+        text + &self.demotion() + &self.made()
+    }
+
+    /// Where calls go of a tenant that sends too much, if the row says so; else an empty text.
+    fn demotion(&self) -> String {
+        match (&self.demote_above, &self.demote_to) {
+            (Some(above), Some(to)) => {
+                format!("; calls of a tenant above {} go to {}", one_line(above.text()), one_line(to))
+            }
+            _ => String::new(),
+        }
     }
 
     /// When child processes are replaced and what memory they have, if the row says so; else an empty text.
@@ -96,6 +107,11 @@ impl QueueRow {
         }
         if let Some(max) = self.setup.max_priority {
             parts.push(format!("priorities up to {max}"));
+        }
+        if let Some(partitions) = self.setup.partitions {
+            parts.push(format!(
+                "{partitions} partitions (no effect on other brokers, where tenants take turns anyway)"
+            ));
         }
         parts.extend(self.setup.arguments.iter().map(|(name, value)| one_line(&format!("{name} = {value}"))));
         if parts.is_empty() { String::new() } else { format!("; on RabbitMQ {}", parts.join(", ")) }

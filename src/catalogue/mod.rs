@@ -92,6 +92,7 @@ mod rate_limits;
 mod route_row;
 mod routes;
 mod row_array;
+mod row_relations;
 mod section;
 mod size;
 mod slot_plan;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::queue_setup::{QueueSetup, QueueType};
+use crate::core::token_bucket::RateLimit;
 
 /// How long a queue keeps its failed tasks that states nothing: seven days, so that what fails before a weekend or a holiday
 /// is there after it.
@@ -167,6 +168,11 @@ pub struct QueueRow {
     /// How Celeriac declares the queue on RabbitMQ if it does not exist. It wins over `AmqpOptions`, and has no
     /// effect on other brokers.
     pub setup: QueueSetup,
+    /// How many calls of one tenant the queue takes in a unit of time, from each program that sends them. A call above that goes
+    /// to [`demote_to`](Self::demote_to). `None`: all stay.
+    pub demote_above: Option<RateLimit>,
+    /// The queue, or an alias of it, of the calls of a tenant above [`demote_above`](Self::demote_above).
+    pub demote_to: Option<String>,
     /// Whether the pool was stated, so that it does not follow `io_bound`.
     pool_stated: bool,
     /// Whether the number of workers was stated, so that it does not follow the pool.
@@ -199,6 +205,8 @@ impl QueueRow {
             keep_failed: KEEP_FAILED,
             served: true,
             setup: QueueSetup::default(),
+            demote_above: None,
+            demote_to: None,
             pool_stated: false,
             workers_stated: false,
         }
@@ -416,6 +424,27 @@ impl QueueRow {
     #[must_use]
     pub fn with_broadcast(mut self, broadcast: bool) -> Self {
         self.setup.broadcast = broadcast;
+        self
+    }
+
+    /// Sets how many partitions the queue has on RabbitMQ, 2 to 64.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: u8) -> Self {
+        self.setup.partitions = Some(partitions);
+        self
+    }
+
+    /// Sets how many calls of one tenant the queue takes in a unit of time.
+    #[must_use]
+    pub fn with_demote_above(mut self, rate: RateLimit) -> Self {
+        self.demote_above = Some(rate);
+        self
+    }
+
+    /// Sets the queue of the calls of a tenant above that.
+    #[must_use]
+    pub fn with_demote_to(mut self, queue: impl Into<String>) -> Self {
+        self.demote_to = Some(queue.into());
         self
     }
 

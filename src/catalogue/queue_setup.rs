@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::core::partition::{LEAST_PARTITIONS, MOST_PARTITIONS};
+
 /// The type of a queue on RabbitMQ. A queue that exists already is used as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueType {
@@ -42,6 +44,19 @@ pub struct QueueSetup {
     /// Whether each task that is sent here is run by every process that serves the queue: kombu's `Broadcast`. The name
     /// is that of a fanout exchange, and each process has a queue of its own there for as long as it is connected.
     pub broadcast: bool,
+    /// The number of partitions, 2 to 64: further queues on RabbitMQ beside the one of the queue's name, over which the tasks
+    /// of tenants are spread. `None`: there are none.
+    pub partitions: Option<u8>,
+}
+
+/// What to do about a number of partitions that cannot be.
+pub(super) fn partitions_advice() -> String {
+    format!("write {LEAST_PARTITIONS} to {MOST_PARTITIONS}, or remove it: without it there is one queue")
+}
+
+/// Whether a queue can have so many partitions.
+pub(super) fn can_be_partitions(number: u8) -> bool {
+    (LEAST_PARTITIONS..=MOST_PARTITIONS).contains(&number)
 }
 
 impl QueueSetup {
@@ -60,6 +75,7 @@ impl QueueSetup {
             max_priority: self.max_priority.or(other.max_priority),
             arguments,
             broadcast: self.broadcast || other.broadcast,
+            partitions: self.partitions.or(other.partitions),
         }
     }
 
@@ -76,6 +92,19 @@ impl QueueSetup {
         if self.broadcast && self.queue_type == Some(QueueType::Quorum) {
             let advice = "a process's own queue for broadcasts is classic: remove it, or remove broadcast";
             faults.push(("queue_type", "quorum".to_owned(), advice.to_owned()));
+        }
+        if let Some(partitions) = self.partitions {
+            let value = partitions.to_string();
+            if !can_be_partitions(partitions) {
+                faults.push(("partitions", value, partitions_advice()));
+            } else if self.broadcast {
+                let advice =
+                    "every process has a queue of its own for a broadcast: remove it, or remove broadcast";
+                faults.push(("partitions", value, advice.to_owned()));
+            } else if self.arguments.get("x-single-active-consumer") == Some(&Value::Bool(true)) {
+                let advice = "x-single-active-consumer keeps the order of one queue, and partitions have none between them: remove one of the two";
+                faults.push(("partitions", value, advice.to_owned()));
+            }
         }
         for (key, column) in [("x-queue-type", "queue_type"), ("x-max-priority", "max_priority")] {
             if let Some(value) = self.arguments.get(key) {

@@ -35,6 +35,7 @@ pub(crate) mod json_time;
 pub mod key;
 pub mod lane;
 pub mod look_pauses;
+pub mod partition;
 pub mod permits;
 pub mod poll_schedule;
 pub mod progress;
@@ -44,7 +45,11 @@ pub mod resting_rows;
 pub mod retry;
 pub mod return_times;
 pub mod run_queue;
+<<<<<<< HEAD
 pub mod simulation;
+=======
+pub mod sending_rates;
+>>>>>>> partitions
 pub mod slots;
 pub mod start_limit;
 pub mod text;

@@ -95,6 +95,15 @@ impl RateLimit {
         self.per_second
     }
 
+    /// The unit of time that the limit was stated for: a second, a minute or an hour.
+    pub fn unit(&self) -> Duration {
+        Duration::from_secs(match self.text.split_once('/') {
+            Some((_, "m")) => 60,
+            Some((_, "h")) => 3600,
+            _ => 1,
+        })
+    }
+
     /// The time between two starts.
     pub fn interval(&self) -> Duration {
         Duration::try_from_secs_f64(1.0 / self.per_second).unwrap_or(Duration::MAX)

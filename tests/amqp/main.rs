@@ -27,6 +27,7 @@ mod hostile;
 mod inspect;
 mod keys;
 mod levers;
+mod partitions;
 mod quickstart;
 mod rabbit;
 mod raw;

@@ -4,6 +4,7 @@ mod any_text;
 mod brakes;
 mod defaults;
 mod environments;
+mod floods;
 mod limits;
 mod mistakes;
 mod periodic;

@@ -16,6 +16,7 @@ mod builder_options;
 mod bulk;
 mod commit_table;
 mod concurrency;
+mod demotion;
 mod durations;
 mod embedding;
 mod endings;

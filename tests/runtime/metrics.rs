@@ -8,6 +8,7 @@ use actix_web::body::to_bytes;
 use actix_web::dev::Service;
 use actix_web::http::{StatusCode, header};
 use actix_web::test::{TestRequest, init_service};
+use celeriac::core::token_bucket::RateLimit;
 use celeriac::prometheus_client::encoding::prometheus_text;
 use celeriac::prometheus_client::metrics::counter::Counter;
 use celeriac::prometheus_client::registry::Registry;
@@ -107,7 +108,9 @@ async fn scrape(celeriac: &Celeriac) -> Scrape {
 }
 
 fn program() -> Builder {
-    builder().queue(io_queue("scraped", 4).with_target(Duration::from_secs(3_600)))
+    let rate = RateLimit::parse("1000/s").unwrap().unwrap();
+    let row = io_queue("scraped", 4).with_target(Duration::from_secs(3_600));
+    builder().queue(row.with_demote_above(rate).with_demote_to("io"))
 }
 
 /// Runs all kinds of tasks to their ends.

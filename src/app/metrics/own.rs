@@ -69,6 +69,9 @@ pub(super) fn encode(reading: &Reading, families: &mut Families<'_>) -> fmt::Res
     let down = reading.missing.iter().map(|name| ([("queue", name.as_str())], 0.0));
     families.gauges("celeriac_queue_up", "Whether the queue answers.", up.chain(down))?;
     histograms(reading, families)?;
+    let demoted = reading.demoted.iter().map(|(queue, calls)| ([("queue", queue.as_str())], *calls));
+    let help = "Calls that went to another queue, because their tenant was above the rate of this one.";
+    families.counters("celeriac_demoted", help, demoted)?;
     let statuses = || reading.queues.iter().map(|queue| &queue.status);
     for (name, help, value) in GAUGES {
         families.gauges(name, help, statuses().filter_map(|queue| Some((of(queue), value(queue)?))))?;

@@ -22,6 +22,8 @@ pub(super) struct Reading {
     pub(super) missing: Vec<String>,
     /// By queue and task, of all queues that this program serves or sends to.
     pub(super) tasks: BTreeMap<TaskKey, TaskReading>,
+    /// How many calls went to another queue than theirs because of their tenant's rate, by queue.
+    pub(super) demoted: BTreeMap<String, u64>,
 }
 
 /// A task in a queue.
@@ -59,6 +61,7 @@ impl Reading {
             queues,
             missing,
             tasks,
+            demoted: celeriac.demoted_calls(),
         }
     }
 }

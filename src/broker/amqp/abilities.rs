@@ -26,24 +26,32 @@ impl AmqpBroker {
         self.shared.events.dropped()
     }
 
-    /// The number of messages that wait in a queue and are with no consumer. `None`: there is no such queue, and it is
-    /// not made.
+    /// The number of messages that wait in a queue and its partitions and are with no consumer. `None`: there is no such
+    /// queue, and it is not made.
     ///
     /// # Errors
     /// The broker is closed or RabbitMQ cannot be reached.
     pub async fn waiting(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
-        let (shared, name) = (Arc::clone(&self.shared), short(queue)?);
-        self.there(async move { shared.topology.waiting(&name).await }).await
+        let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
+        self.there(async move { shared.topology.waiting_in_all(&queue).await }).await
     }
 
-    /// Deletes the messages that wait in a queue and are with no consumer, and says how many they were. No record is
-    /// left of their tasks, and nothing follows from them. `None`: there is no such queue. Celery's `purge`.
+    /// Deletes the messages that wait in a queue and its partitions and are with no consumer, and says how many they were.
+    /// No record is left of their tasks, and nothing follows from them. `None`: there is no such queue. Celery's `purge`.
     ///
     /// # Errors
     /// The broker is closed, RabbitMQ cannot be reached, or it does not allow that.
     pub async fn purge(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
-        let (shared, name) = (Arc::clone(&self.shared), short(queue)?);
-        self.there(async move { shared.topology.purge(&name).await }).await
+        let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
+        self.there(async move {
+            let mut purged = shared.topology.purge(&short(&queue)?).await?;
+            for partition in shared.options.partition_names(&queue) {
+                let more = shared.topology.purge(&short(&partition)?).await?;
+                purged = purged.map(|purged| purged.saturating_add(more.unwrap_or_default()));
+            }
+            Ok(purged)
+        })
+        .await
     }
 
     /// Whether there is an exchange of this name, as that of a broadcast.

@@ -74,8 +74,13 @@ pub(super) async fn requeue_dead_letter(
         }
         let (id, queue) = (letter.message.id, letter.message.queue);
         let post = match again {
-            Again::Task(message) => outgoing::task(&requeued(*message, now()), now()),
-            Again::AsItWas(properties, body) => outgoing::again(*properties, body, &queue),
+            Again::Task(message) => {
+                let message = requeued(*message, now());
+                shared.write(&message, shared.partitions.choose(&message))
+            }
+            Again::AsItWas(properties, body) => {
+                outgoing::again(*properties, body, &queue).map(|post| post.addressed(&shared.options))
+            }
             Again::Nothing => Err(BrokerError::Refused(
                 "its properties could not be read and cannot be written; send the task anew".to_owned(),
             )),
@@ -83,7 +88,7 @@ pub(super) async fn requeue_dead_letter(
             // closed.
         };
         let post = match post {
-            Ok(post) => post.addressed(&shared.options),
+            Ok(post) => post,
             Err(error) => {
                 tracing::warn!(%id, queue, %error, "a dead letter cannot be put back, and stays where it is");
                 continue;

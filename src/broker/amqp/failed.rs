@@ -208,19 +208,21 @@ fn written(
     let post = match again {
         Again::Task(message) => {
             let message = FailedTask { message: *message, ..task }.again(edit, now)?;
-            outgoing::task(&message, now)
+            shared.write(&message, shared.partitions.choose(&message))
         }
         Again::AsItWas(..) if edit.is_some() => {
             return Err("it is no task that can be read, so nothing in it can be changed".to_owned());
         }
-        Again::AsItWas(properties, body) => outgoing::again(*properties, body, &queue),
+        Again::AsItWas(properties, body) => {
+            outgoing::again(*properties, body, &queue).map(|post| post.addressed(&shared.options))
+        }
         Again::Nothing => {
             return Err(
                 "its properties could not be read and cannot be written; send the task anew".to_owned()
             );
         }
     };
-    post.map(|post| post.addressed(&shared.options)).map_err(|error| error.to_string())
+    post.map_err(|error| error.to_string())
 }
 
 /// Deletes those of these ids.

@@ -33,6 +33,7 @@ mod node;
 mod options;
 mod outgoing;
 mod parked;
+mod partitions;
 mod pidbox;
 mod post;
 mod prefetch;
@@ -52,7 +53,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
-use lapin::types::ShortString;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -75,6 +75,8 @@ use link::{AmqpLink, ReconnectPause};
 use node::NodeName;
 use options::WriteUrl;
 use parked::ParkedTasks;
+use partitions::Partitions;
+use post::OutgoingMessage;
 use publisher::{Attempt, Publisher};
 use replies::Replies;
 use topology::{Topology, short};
@@ -122,6 +124,7 @@ struct AmqpInner {
     /// Whether RabbitMQ failed to answer the last count in time.
     silent: AtomicBool,
     vain_priorities: VainPriorities,
+    partitions: Partitions,
     listener: OnceLock<Arc<dyn BrokerListener>>,
     lines: Mutex<HashMap<String, ConsumerHandle>>,
 }
@@ -195,7 +198,12 @@ impl AmqpInner {
         if !self.link.is_up() || self.options.is_broadcast(queue) {
             return None;
         }
-        self.topology.waiting(&ShortString::try_new(queue).ok()?).await.ok()?
+        self.topology.waiting_in_all(queue).await.ok()?
+    }
+
+    /// Writes a message for its way, to its exchange or to this partition of its queue.
+    fn write(&self, message: &Message, partition: Option<u8>) -> Result<OutgoingMessage, BrokerError> {
+        outgoing::task(message, now())?.addressed(&self.options).into_partition(partition)
     }
 
     /// The counts of a queue, of what RabbitMQ has and of what this process has.
@@ -335,6 +343,7 @@ impl AmqpInner {
         let publishing = AmqpLink::open("publisher", writing, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
         let publisher = Publisher::new(Arc::clone(&publishing), Arc::clone(&topology));
+        let partitions = Partitions::new(Arc::clone(&options), Arc::clone(&topology));
         let events = EventsHandle::new(options.task_events);
         let node = NodeName::new(options.node.as_deref());
         Ok(Arc::new(Self {
@@ -353,6 +362,7 @@ impl AmqpInner {
             replies: Replies::default(),
             silent: AtomicBool::new(false),
             vain_priorities: VainPriorities::default(),
+            partitions,
             listener: OnceLock::new(),
             lines: Mutex::default(),
         }))
@@ -405,10 +415,11 @@ impl Broker for AmqpBroker {
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
         self.still_open()?;
         self.shared.vain_priorities.look(&message, &self.shared.options);
-        let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
+        let partition = self.shared.partitions.choose(&message);
+        let post = self.shared.write(&message, partition)?;
         let mut attempt = Attempt::new(self.shared.options.publish_timeout);
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
-            let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
+            let post = self.shared.write(&message, partition)?;
             let publisher = Arc::clone(&self.shared.publisher);
             // The publish counts from here on, not from when the broker's thread comes to it, so that no later
             // publish overtakes it.

@@ -11,6 +11,7 @@ use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
 use crate::broker::{QueueSetup, QueueType};
 use crate::catalogue::QueueRow;
 use crate::core::address::shown;
+use crate::core::partition::{self, LEAST_PARTITIONS, MOST_PARTITIONS};
 use crate::protocol::Arrival;
 use crate::protocol::events::EXCHANGE;
 
@@ -298,6 +299,29 @@ impl AmqpOptions {
         }
     }
 
+    /// The number of partitions of the queue of this name, if it has any.
+    pub(super) fn partitions(&self, queue: &str) -> Option<u8> {
+        let setup = self.queues.get(queue).filter(|setup| !setup.broadcast)?;
+        let partitions = setup.partitions.filter(|partitions| *partitions >= LEAST_PARTITIONS);
+        partitions.map(|partitions| partitions.min(MOST_PARTITIONS))
+    }
+
+    /// The names of the partitions of this queue.
+    pub(super) fn partition_names(&self, queue: &str) -> Vec<String> {
+        (0..self.partitions(queue).unwrap_or_default()).map(|index| partition::name(queue, index)).collect()
+    }
+
+    /// The queue of which the queue of this name is a partition.
+    pub(super) fn partitioned<'q>(&self, name: &'q str) -> Option<&'q str> {
+        let (queue, index) = partition::split(name)?;
+        (index < self.partitions(queue)?).then_some(queue)
+    }
+
+    /// The setup of the queue of this name. Partitions have that of their queue.
+    fn setup_of(&self, queue: &str) -> Option<&QueueSetup> {
+        self.queues.get(queue).or_else(|| self.queues.get(self.partitioned(queue)?))
+    }
+
     /// Whether the queue of this name is a broadcast.
     pub(super) fn is_broadcast(&self, queue: &str) -> bool {
         self.queues.get(queue).is_some_and(|setup| setup.broadcast)
@@ -318,13 +342,13 @@ impl AmqpOptions {
 
     /// The type that a queue gets if it has to be made.
     pub(super) fn type_of(&self, queue: &str) -> QueueType {
-        let own = self.queues.get(queue).and_then(|setup| setup.queue_type);
+        let own = self.setup_of(queue).and_then(|setup| setup.queue_type);
         own.or(self.every_queue.queue_type).unwrap_or_default()
     }
 
     /// The arguments that a queue gets if it has to be made; a classic queue gets none, as with kombu.
     pub(super) fn arguments(&self, queue: &str) -> Map<String, Value> {
-        let own = self.queues.get(queue);
+        let own = self.setup_of(queue);
         // What is set for all queues is meant for those that keep tasks until somebody takes them.
         if let Some(setup) = own.filter(|setup| setup.broadcast) {
             let mut arguments = setup.arguments.clone();
@@ -337,6 +361,12 @@ impl AmqpOptions {
             arguments.insert("x-queue-type".into(), "quorum".into());
         } else if let Some(max) = own.and_then(|s| s.max_priority).or(self.every_queue.max_priority) {
             arguments.insert("x-max-priority".into(), max.into());
+        }
+        // Whoever takes the dead letters of the queue knows them by its name.
+        if let Some(partitioned) = self.partitioned(queue)
+            && arguments.contains_key("x-dead-letter-exchange")
+        {
+            arguments.entry("x-dead-letter-routing-key").or_insert_with(|| partitioned.into());
         }
         arguments
     }
@@ -383,13 +413,32 @@ mod tests {
             queue_type: Some(QueueType::Quorum),
             max_priority: Some(5),
             arguments: arguments(json!({"x-max-length": 10, "x-overflow": "reject-publish"})),
-            broadcast: false,
+            ..QueueSetup::default()
         };
         assert_eq!((options.type_of("any"), options.type_of("own")), (QueueType::Quorum, QueueType::Classic));
         let any = json!({"x-max-length": 10, "x-overflow": "reject-publish", "x-queue-type": "quorum"});
         assert_eq!(Value::from(options.arguments("any")), any);
         let own = json!({"x-max-length": 3, "x-overflow": "reject-publish", "x-max-priority": 5});
         assert_eq!(Value::from(options.arguments("own")), own);
+    }
+
+    #[test]
+    fn a_partition_is_declared_as_its_queue_and_its_letters_have_the_name_of_the_queue() {
+        let mut options = AmqpOptions::default();
+        let letters = json!({"x-dead-letter-exchange": "x"}).as_object().cloned().unwrap();
+        let row = QueueRow::new("celery").with_queue_type(QueueType::Quorum).with_queue_arguments(letters);
+        options.take_rows(&[row.with_partitions(2), QueueRow::new("other")]);
+        assert_eq!(options.partition_names("celery"), ["celery.0", "celery.1"]);
+        assert!(
+            options.partition_names("other").is_empty() && options.partition_names("celery.0").is_empty()
+        );
+        assert_eq!(options.partitioned("celery.1"), Some("celery"));
+        assert_eq!((options.partitioned("celery.2"), options.partitioned("other.0")), (None, None));
+        let all = json!({"x-queue-type": "quorum", "x-dead-letter-exchange": "x"});
+        assert_eq!(Value::from(options.arguments("celery")), all);
+        let of_partition = json!({"x-queue-type": "quorum", "x-dead-letter-exchange": "x", "x-dead-letter-routing-key": "celery"});
+        assert_eq!(Value::from(options.arguments("celery.1")), of_partition);
+        assert_eq!(options.type_of("celery.0"), QueueType::Quorum);
     }
 
     #[test]

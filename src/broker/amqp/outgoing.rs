@@ -1,6 +1,5 @@
 //! Messages as they are posted: to their queue, through the delay queues, or to the dead letters.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -64,11 +63,6 @@ pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage,
             wire(encode(message, now)?, &message.queue, None, now)?.addressed_to(exchange, key)
         }
     }
-}
-
-/// As [`task`], of a task that follows from a run: it is told which it was, should RabbitMQ refuse it.
-pub(super) fn follower(message: &Arc<Message>, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
-    Ok(OutgoingMessage { task: Some(Arc::clone(message)), ..task(message, now)? })
 }
 
 /// Encodes a message in Celery's protocol.

@@ -10,6 +10,7 @@ use super::options::AmqpOptions;
 use super::outgoing::{COPY, mark};
 use super::topology::{DEAD, short};
 use crate::broker::BrokerError;
+use crate::core::partition;
 use crate::task::{Message, RUN_ONCE_HEADER};
 
 /// A message whose body has more bytes than this gets a channel of its own. RabbitMQ's limit (`max_message_size`) is
@@ -48,6 +49,16 @@ impl OutgoingMessage {
             self.aim = Aim::Broadcast(queue.clone());
         }
         self
+    }
+
+    /// The same message, addressed to this partition of its queue, at once or by way of the delays.
+    pub(super) fn into_partition(mut self, index: Option<u8>) -> Result<Self, BrokerError> {
+        if let (Some(index), Aim::Queue(queue) | Aim::Delayed(queue)) = (index, &mut self.aim) {
+            // Either key ends in the name of the queue.
+            self.key = short(&partition::name(self.key.as_str(), index))?;
+            *queue = partition::name(queue, index);
+        }
+        Ok(self)
     }
 
     /// The same message, addressed to an exchange of others.

@@ -18,6 +18,81 @@ pub(super) struct PrefetchPlan {
     last: u64,
 }
 
+/// The prefetch of all queues that one line takes from: that of the line's name, and its partitions.
+///
+/// The first one may have the whole prefetch, because everything may wait in it, and each partition half of it, because the
+/// tasks of one tenant wait in two of them. So a tenant that is alone has as many deliveries as without partitions, and
+/// another one has room that no flood takes away.
+#[derive(Debug)]
+pub(super) struct SourcePlans {
+    /// The plan of each source. The consumer `n` of a source counts as `n * sources + source` outside, so that all differ.
+    plans: Vec<PrefetchPlan>,
+}
+
+impl SourcePlans {
+    pub(super) fn new(partitions: usize) -> Self {
+        Self { plans: std::iter::repeat_with(PrefetchPlan::default).take(1 + partitions).collect() }
+    }
+
+    /// Changes the prefetch; 0 ends all consumers.
+    pub(super) fn set(&mut self, prefetch: usize) {
+        for (source, plan) in self.plans.iter_mut().enumerate() {
+            plan.set(if source == 0 { prefetch } else { prefetch.div_ceil(2) });
+        }
+    }
+
+    /// The source of a consumer: 0 is the queue of the line's name, and the partitions follow.
+    pub(super) fn source_of(&self, consumer: u64) -> usize {
+        usize::try_from(consumer % self.count()).unwrap_or_default()
+    }
+
+    /// Notes a delivery to this consumer.
+    pub(super) fn deliver(&mut self, consumer: u64) {
+        if let Some((plan, consumer)) = self.plan_of(consumer) {
+            plan.deliver(consumer);
+        }
+    }
+
+    /// Notes that a delivery to this consumer was settled.
+    pub(super) fn settle(&mut self, consumer: u64) {
+        if let Some((plan, consumer)) = self.plan_of(consumer) {
+            plan.settle(consumer);
+        }
+    }
+
+    /// Forgets all consumers and deliveries, because the channel is gone.
+    pub(super) fn clear(&mut self) {
+        self.plans.iter_mut().for_each(PrefetchPlan::clear);
+    }
+
+    /// Whether this consumer is live.
+    pub(super) fn is_live(&self, consumer: u64) -> bool {
+        self.plans.get(self.source_of(consumer)).is_some_and(|plan| plan.is_live(consumer / self.count()))
+    }
+
+    /// Returns the next change that must be made, if there is one. The caller asks until there is none.
+    pub(super) fn next(&mut self) -> Option<Change> {
+        let count = self.count();
+        let outside =
+            |consumer: u64, source: usize| consumer * count + u64::try_from(source).unwrap_or_default();
+        self.plans.iter_mut().enumerate().find_map(|(source, plan)| {
+            Some(match plan.next()? {
+                Change::Begin(consumer, limit) => Change::Begin(outside(consumer, source), limit),
+                Change::End(consumer) => Change::End(outside(consumer, source)),
+            })
+        })
+    }
+
+    fn plan_of(&mut self, consumer: u64) -> Option<(&mut PrefetchPlan, u64)> {
+        let (source, inside) = (self.source_of(consumer), consumer / self.count());
+        Some((self.plans.get_mut(source)?, inside))
+    }
+
+    fn count(&self) -> u64 {
+        u64::try_from(self.plans.len()).unwrap_or(1).max(1)
+    }
+}
+
 /// A change that must be made on the channel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -112,6 +187,36 @@ mod tests {
         plan.settle(2);
         plan.settle(3);
         assert_eq!(all(&mut plan), [Change::End(4), Change::End(3), Change::Begin(5, 3)], "joined");
+    }
+
+    #[test]
+    fn a_partition_has_half_the_prefetch_and_a_consumer_of_its_own() {
+        let mut plans = SourcePlans::new(2);
+        plans.set(5);
+        let begun: Vec<Change> = std::iter::from_fn(|| plans.next()).collect();
+        assert_eq!(begun, [Change::Begin(3, 5), Change::Begin(4, 3), Change::Begin(5, 3)]);
+        assert_eq!([3, 4, 5].map(|consumer| plans.source_of(consumer)), [0, 1, 2]);
+        plans.deliver(4);
+        plans.set(0);
+        let ended: Vec<Change> = std::iter::from_fn(|| plans.next()).collect();
+        assert_eq!(ended, [Change::End(3), Change::End(4), Change::End(5)]);
+        assert!(!plans.is_live(4));
+        plans.set(2);
+        let again: Vec<Change> = std::iter::from_fn(|| plans.next()).collect();
+        assert_eq!(again, [Change::Begin(6, 2), Change::Begin(8, 1)], "the other one has its delivery out");
+        plans.settle(4);
+        assert_eq!(plans.next(), Some(Change::Begin(7, 1)));
+        assert!(plans.is_live(7) && plans.is_live(8));
+        plans.clear();
+        assert!(!plans.is_live(7));
+    }
+
+    #[test]
+    fn a_queue_without_partitions_has_the_numbers_of_its_plan() {
+        let mut plans = SourcePlans::new(0);
+        plans.set(2);
+        assert_eq!((plans.next(), plans.next()), (Some(Change::Begin(1, 2)), None));
+        assert_eq!(plans.source_of(1), 0);
     }
 
     #[test]

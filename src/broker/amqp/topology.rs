@@ -107,9 +107,10 @@ impl Topology {
         self.known.lock()
     }
 
-    /// The names of the task queues that were declared here.
+    /// The names of the task queues that were declared here, without their partitions.
     pub(super) fn queues(&self) -> Vec<String> {
-        self.known().queues.iter().cloned().collect()
+        let known = self.known();
+        known.queues.iter().filter(|queue| self.options.partitioned(queue).is_none()).cloned().collect()
     }
 
     /// Whether this task queue was declared.
@@ -136,8 +137,19 @@ impl Topology {
         self.link.during(async { up.connection.create_channel().await.map_err(|e| broken(&e)) }).await
     }
 
-    /// Makes sure that a task queue exists.
+    /// Makes sure that a task queue exists, with its partitions.
     pub(super) async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        if self.known().queues.contains(queue) {
+            return Ok(());
+        }
+        // The queue itself is the last one, because who knows it asks no more for its partitions.
+        for partition in self.options.partition_names(queue) {
+            self.declare_one(&partition).await?;
+        }
+        self.declare_one(queue).await
+    }
+
+    async fn declare_one(&self, queue: &str) -> Result<(), BrokerError> {
         if self.known().queues.contains(queue) {
             return Ok(());
         }
@@ -528,6 +540,16 @@ impl Topology {
             }
         };
         self.link.during(declared).await
+    }
+
+    /// The number of ready messages in a queue and its partitions, or `None` if there is no queue of this name.
+    pub(super) async fn waiting_in_all(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        let mut all = self.waiting(&short(queue)?).await?;
+        for partition in self.options.partition_names(queue) {
+            let waiting = self.waiting(&short(&partition)?).await?;
+            all = all.map(|all| all.saturating_add(waiting.unwrap_or_default()));
+        }
+        Ok(all)
     }
 
     /// Deletes the ready messages of a queue, and says how many there were; `None`: there is no queue of this name.

@@ -161,7 +161,9 @@ impl QueueConsumer {
 
     /// Sends a message that has come early back through the delay queues, so that it takes no place of the prefetch.
     fn park(&mut self, tag: u64, wire: WireMessage, eta: Timestamp, now: Timestamp) {
-        match outgoing::wire(wire, &self.queue, Some(eta), now) {
+        let partition = self.in_flight.get(&tag).and_then(|h| self.shared.partitions.choose(&h.message));
+        let delayed = outgoing::wire(wire, &self.queue, Some(eta), now);
+        match delayed.and_then(|post| post.into_partition(partition)) {
             Ok(post) => {
                 if let Some(held) = self.in_flight.get(&tag) {
                     self.shared.parked.add(eta, &held.message, held.info.clone(), now);
@@ -177,7 +179,12 @@ impl QueueConsumer {
 
     /// How a delivery came.
     fn info_of(&mut self, delivery: &lapin::message::Delivery) -> Arc<DeliveryInfo> {
-        let (exchange, routing_key) = (delivery.exchange.as_str(), delivery.routing_key.as_str());
+        let exchange = delivery.exchange.as_str();
+        // What came by way of a partition was sent to the queue, as far as anybody else is concerned.
+        let routing_key = match delivery.routing_key.as_str() {
+            key if self.partitions.iter().any(|partition| partition == key) => self.queue.as_str(),
+            key => key,
+        };
         let (priority, redelivered) = (*delivery.properties.priority(), delivery.redelivered);
         if let Some(last) = &self.last_info
             && last.exchange == exchange
@@ -192,7 +199,10 @@ impl QueueConsumer {
         info
     }
 
-    pub(super) fn hold(&mut self, in_flight: InFlight) -> u64 {
+    pub(super) fn hold(&mut self, mut in_flight: InFlight) -> u64 {
+        if let DeliveryLocation::Queue { consumer, .. } = in_flight.place {
+            in_flight.source = self.plan.source_of(consumer);
+        }
         let tag = self.shared.next_tag();
         self.in_flight.insert(tag, in_flight);
         tag
@@ -211,6 +221,8 @@ impl QueueConsumer {
             Some(in_flight) if in_flight.place != DeliveryLocation::Lost => {
                 in_flight.since = tokio::time::Instant::now();
                 in_flight.handing_over = false;
+                // That is where RabbitMQ puts the copy if this process dies.
+                in_flight.source = 0;
                 let old = std::mem::replace(&mut in_flight.place, new);
                 if old == DeliveryLocation::Gone {
                     self.lost.remove(&in_flight.message.id);

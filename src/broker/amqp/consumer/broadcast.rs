@@ -20,22 +20,35 @@ use crate::task::clock::now;
 const REST: Duration = Duration::from_secs(1);
 
 impl QueueConsumer {
-    /// The name of the queue in RabbitMQ that this line takes from.
+    /// The name of the queue in RabbitMQ that this line takes from, beside the partitions.
     pub(super) fn source(&self) -> &str {
         self.own_queue.as_ref().map_or(self.queue.as_str(), ShortString::as_str)
+    }
+
+    /// The names of all queues in RabbitMQ that this line takes from.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.source()).chain(self.partitions.iter().map(String::as_str))
+    }
+
+    /// The name of a queue in RabbitMQ that this line takes from, by its number.
+    pub(super) fn source_at(&self, source: usize) -> &str {
+        let partition = source.checked_sub(1).and_then(|index| self.partitions.get(index));
+        partition.map_or(self.source(), String::as_str)
     }
 
     /// Takes from this queue of the process's own from now on. What came from another one, which went with its
     /// connection, comes nowhere again.
     pub(super) fn take_from(&mut self, own: ShortString) {
         if self.own_queue.replace(own.clone()).is_some_and(|before| before != own) {
-            self.all_gone();
+            self.all_gone(0);
         }
     }
 
-    /// Notes that no lost delivery will come again. One that does all the same while its task runs here is recognised.
-    pub(super) fn all_gone(&mut self) -> usize {
-        let tags: Vec<u64> = self.lost.values().copied().collect();
+    /// Notes that no lost delivery of this source will come again. One that does all the same while its task runs here is
+    /// recognised.
+    pub(super) fn all_gone(&mut self, source: usize) -> usize {
+        let is_of = |tag: &u64| self.in_flight.get(tag).is_some_and(|h| h.source == source);
+        let tags: Vec<u64> = self.lost.values().copied().filter(is_of).collect();
         let count = tags.len();
         for tag in tags {
             self.gone(tag);

@@ -83,12 +83,16 @@ impl Flow {
         acks.cumulative.is_none_or(|tag| ack(tag, true)) && acks.single.into_iter().all(|tag| ack(tag, false))
     }
 
-    /// Asks how many messages RabbitMQ has ready, after everything that was sent on this channel.
-    pub(super) async fn ready(&self, queue: &str) -> Option<u64> {
+    /// Asks how many messages RabbitMQ has ready in these queues, after everything that was sent on this channel.
+    pub(super) async fn ready(&self, queues: &[String]) -> Option<u64> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = self.channel.queue_declare(short(queue).ok()?, passive, FieldTable::default());
-        let queue = timeout(PATIENCE, declared).await.ok()?.ok()?;
-        Some(queue.message_count().into())
+        let mut ready = 0_u64;
+        for queue in queues {
+            let declared = self.channel.queue_declare(short(queue).ok()?, passive, FieldTable::default());
+            let queue = timeout(PATIENCE, declared).await.ok()?.ok()?;
+            ready = ready.saturating_add(queue.message_count().into());
+        }
+        Some(ready)
     }
 
     /// Closes the channel. When RabbitMQ has answered, it has also received the acknowledgements before the close.
@@ -164,8 +168,9 @@ impl QueueConsumer {
                     qos.await.map_err(|e| broken(&e))?;
                     let tag = format!("{}-{consumer}", self.shared.node());
                     let options = BasicConsumeOptions::default();
+                    let source = self.plan.source_of(consumer);
                     let stream = flow.channel.basic_consume(
-                        short(self.source())?,
+                        short(self.source_at(source))?,
                         short(&tag)?,
                         options,
                         FieldTable::default(),
@@ -173,6 +178,7 @@ impl QueueConsumer {
                     let stream = stream.await.map_err(|error| {
                         if code(&error) == Some(NOT_FOUND) {
                             self.doubt = Some(QueueDoubt::Cancelled);
+                            self.cancelled.insert(source);
                         }
                         broken(&error)
                     });
@@ -193,11 +199,13 @@ impl QueueConsumer {
         if !self.remade {
             return Ok(());
         }
-        match self.shared.topology.bind_to_delays(&self.queue).await {
-            Err(error) if error.is_permanent() => {
-                tracing::warn!(queue = self.queue, %error, "the queue cannot be bound to the end of the delays");
+        for queue in std::iter::once(&self.queue).chain(&self.partitions) {
+            match self.shared.topology.bind_to_delays(queue).await {
+                Err(error) if error.is_permanent() => {
+                    tracing::warn!(queue, %error, "the queue cannot be bound to the end of the delays");
+                }
+                bound => bound?,
             }
-            bound => bound?,
         }
         self.remade = false;
         Ok(())
@@ -215,12 +223,14 @@ impl QueueConsumer {
         } else if gone {
             if error.as_ref().and_then(code) == Some(NOT_FOUND) {
                 self.doubt = Some(QueueDoubt::Cancelled);
+                self.cancelled.insert(self.plan.source_of(consumer));
             }
             let why = error.map_or_else(|| "the channel is closed".to_owned(), |error| error.to_string());
             self.lose(&why);
         } else if self.plan.is_live(consumer) {
             // RabbitMQ has cancelled the consumer: the queue was deleted, or has moved to another node.
             self.doubt = Some(QueueDoubt::Cancelled);
+            self.cancelled.insert(self.plan.source_of(consumer));
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }

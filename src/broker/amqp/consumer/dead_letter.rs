@@ -29,7 +29,9 @@ impl QueueConsumer {
 
     /// Whether a delivery ends by a rejection, of which RabbitMQ makes the dead letter.
     pub(super) fn is_rejected(&mut self, tag: u64, reason: &str) -> bool {
-        let makes_letters = self.shared.topology.makes_dead_letters(&self.queue);
+        // Of a line, either all queues have the exchange or none is trusted to.
+        let mut queues = std::iter::once(&self.queue).chain(&self.partitions);
+        let makes_letters = queues.all(|queue| self.shared.topology.makes_dead_letters(queue));
         match self.in_flight.get_mut(&tag) {
             Some(in_flight) if makes_letters && in_flight.lies_in_queue() => {
                 in_flight.rejected = Some(reason.to_owned());

@@ -32,26 +32,41 @@ impl QueueConsumer {
         if doubt == QueueDoubt::Away && (self.lost.is_empty() || self.own_queue.is_some()) {
             return;
         }
-        let Ok(name) = short(self.source()) else { return };
-        match timeout(PATIENCE, self.shared.topology.waiting(&name)).await {
-            Ok(Ok(None)) => self.deleted(doubt, "there is no such queue"),
-            Ok(Ok(Some(_))) if doubt == QueueDoubt::Cancelled => {
-                self.deleted(doubt, "somebody has made it anew");
+        let cancelled = std::mem::take(&mut self.cancelled);
+        let names: Vec<String> = self.sources().map(str::to_owned).collect();
+        for (source, name) in names.iter().enumerate() {
+            // A deletion of one of the queue and its partitions says nothing of the others.
+            let of_source = if cancelled.contains(&source) { doubt } else { QueueDoubt::Away };
+            if !self.look_for_source(source, name, of_source).await {
+                // Nobody has answered. The line looks again on the next connection.
+                (self.doubt, self.cancelled) = (Some(doubt), cancelled);
+                return;
             }
-            Ok(Ok(Some(_))) => {}
-            // Nobody has answered. The line looks again on the next connection.
-            Ok(Err(_)) | Err(_) if !self.shared.link.is_up() => self.doubt = Some(doubt),
-            // The queue is there, and its node is away: what it has comes again.
-            Ok(Err(_)) | Err(_) => self.forget_early(),
         }
     }
 
-    /// Takes the deliveries of the queue for gone.
-    fn deleted(&mut self, doubt: QueueDoubt, found: &str) {
-        let out = self.all_gone();
+    /// Looks for the queue of this name from which the line takes. `false`: there is no connection any more.
+    async fn look_for_source(&mut self, source: usize, name: &str, doubt: QueueDoubt) -> bool {
+        let Ok(short_name) = short(name) else { return true };
+        match timeout(PATIENCE, self.shared.topology.waiting(&short_name)).await {
+            Ok(Ok(None)) => self.deleted(source, name, doubt, "there is no such queue"),
+            Ok(Ok(Some(_))) if doubt == QueueDoubt::Cancelled => {
+                self.deleted(source, name, doubt, "somebody has made it anew");
+            }
+            Ok(Ok(Some(_))) => {}
+            Ok(Err(_)) | Err(_) if !self.shared.link.is_up() => return false,
+            // The queue is there, and its node is away: what it has comes again.
+            Ok(Err(_)) | Err(_) => self.forget_early(),
+        }
+        true
+    }
+
+    /// Takes the deliveries of a queue for gone.
+    fn deleted(&mut self, source: usize, name: &str, doubt: QueueDoubt, found: &str) {
+        let out = self.all_gone(source);
         self.remade = self.own_queue.is_none();
         tracing::warn!(
-            queue = self.queue,
+            queue = name,
             out,
             ?doubt,
             found,

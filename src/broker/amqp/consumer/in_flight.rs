@@ -11,6 +11,8 @@ use crate::task::{Message, RUN_ONCE_HEADER};
 pub(super) struct InFlight {
     pub(super) message: Arc<Message>,
     pub(super) place: DeliveryLocation,
+    /// The number of the queue in RabbitMQ that the message is in, or comes back to: 0, or that of a partition.
+    pub(super) source: usize,
     /// Since when RabbitMQ waits for the acknowledgement. For a [lost](DeliveryLocation::Lost) delivery, since when the
     /// delivery is lost.
     pub(super) since: Instant,
@@ -52,6 +54,7 @@ impl InFlight {
         Self {
             message: Arc::new(message),
             place,
+            source: 0,
             since: Instant::now(),
             suspect,
             copy: false,

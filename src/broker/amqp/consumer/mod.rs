@@ -44,7 +44,7 @@ use tokio::time::Instant;
 
 use super::AmqpInner;
 use super::link::{LinkState, ReconnectPause};
-use super::prefetch::PrefetchPlan;
+use super::prefetch::SourcePlans;
 use crate::broker::{BrokerError, Delivery, DeliveryInfo, QueueCounts, ScheduledTask, Settle, Settler, Sink};
 use crate::core::Timestamp;
 use crate::core::time::deadline;
@@ -119,6 +119,8 @@ pub(super) struct QueueConsumer {
     queue: String,
     /// The queue of this process alone, if the line is that of a broadcast.
     own_queue: Option<ShortString>,
+    /// The partitions of the queue, from which the line takes as well.
+    partitions: Vec<String>,
     commands: mpsc::UnboundedReceiver<ConsumerCommand>,
     /// The sender of commands to this line itself.
     own: ConsumerHandle,
@@ -135,7 +137,7 @@ pub(super) struct QueueConsumer {
     /// The deliveries that have come a little too early, by due time.
     early: BTreeSet<(Timestamp, u64)>,
     consumer: Option<(u64, Sink)>,
-    plan: PrefetchPlan,
+    plan: SourcePlans,
     /// The number of deliveries that may be unsettled.
     prefetch: usize,
     /// The deliveries whose follow-ups wait for room in a full queue. They take no place from other deliveries.
@@ -148,6 +150,8 @@ pub(super) struct QueueConsumer {
     retry_at: Option<Instant>,
     /// Why the line has yet to look whether its queue is still there; `None`: it need not.
     doubt: Option<QueueDoubt>,
+    /// The sources of which RabbitMQ has cancelled a consumer, or has said that they are not there.
+    cancelled: BTreeSet<usize>,
     /// Whether the queue was deleted, and may have been made anew without its place at the end of the delays.
     remade: bool,
     /// The time at which the line looks for old deliveries next.
@@ -179,10 +183,13 @@ impl QueueConsumer {
         let (plain, suspect) = (Plain(own.clone()), Suspect(own.clone()));
         let settlers = Settlers { plain: Arc::new(plain), suspect: Arc::new(suspect) };
         let link = shared.link.watch();
+        let partitions = shared.options.partition_names(&queue);
+        let plan = SourcePlans::new(partitions.len());
         Self {
             shared,
             queue,
             own_queue: None,
+            partitions,
             commands,
             own,
             empty_at: None,
@@ -194,7 +201,7 @@ impl QueueConsumer {
             returning: VecDeque::new(),
             early: BTreeSet::new(),
             consumer: None,
-            plan: PrefetchPlan::default(),
+            plan,
             prefetch: 0,
             waiting: HashSet::new(),
             asking: Vec::new(),
@@ -202,6 +209,7 @@ impl QueueConsumer {
             pause: ReconnectPause::default(),
             retry_at: None,
             doubt: None,
+            cancelled: BTreeSet::new(),
             remade: false,
             patrol_at: Instant::now(),
             settlers,
@@ -421,8 +429,9 @@ impl QueueConsumer {
     /// Counts the messages that RabbitMQ has ready and the deliveries that are unsettled.
     async fn count(&mut self) -> QueueCounts {
         self.flush();
+        let sources: Vec<String> = self.sources().map(str::to_owned).collect();
         let ready = match &self.flow {
-            Some(flow) => flow.ready(self.source()).await,
+            Some(flow) => flow.ready(&sources).await,
             None => None,
         };
         // The line takes in the messages that RabbitMQ sent before its answer, and counts after that.

@@ -249,6 +249,9 @@ impl QueueConsumer {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         tracing::debug!(queue = self.queue, id = %in_flight.message.id, "a task that goes on here came again and is recognised");
         in_flight.place = place;
+        if let DeliveryLocation::Queue { consumer, .. } = place {
+            in_flight.source = self.plan.source_of(consumer);
+        }
         in_flight.since = tokio::time::Instant::now();
         in_flight.suspect = true;
         self.lost.remove(&in_flight.message.id);
@@ -289,7 +292,9 @@ async fn send(
 /// Writes a message for its way. A message that cannot be written goes to the dead letters, and its task has failed. If
 /// the run that it follows from went back instead, the run would come to the same end again, for ever.
 fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
-    let follower = outgoing::follower(&message, now()).map(|post| post.addressed(&shared.options));
+    // The runtime is told which task it was, should RabbitMQ refuse it.
+    let follower = shared.write(&message, shared.partitions.choose(&message));
+    let follower = follower.map(|post| OutgoingMessage { task: Some(Arc::clone(&message)), ..post });
     follower.unwrap_or_else(|error| {
         let reason = format!("it cannot be sent: {error}");
         tracing::error!(queue = message.queue, id = %message.id, %error, "a task cannot be sent; it is in the dead letters");

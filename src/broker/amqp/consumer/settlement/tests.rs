@@ -135,7 +135,7 @@ async fn what_ended_while_it_was_lost_takes_effect_when_it_is_gone() {
     let message = Message { retries: 1, ..Message::clone(&line.in_flight[&tag].message) };
     line.settle(tag, Settle::Requeue { message: Box::new(message), due: None }, None);
     assert!(!line.in_flight[&tag].posting, "it may come again");
-    assert_eq!(line.all_gone(), 1);
+    assert_eq!(line.all_gone(0), 1);
     assert!(line.in_flight[&tag].posting, "its retry is published");
     line.posted(tag, Ok(()), None);
     assert!(line.in_flight.is_empty() && line.lost.is_empty());
@@ -147,7 +147,7 @@ async fn what_is_gone_is_recognised_for_as_long_as_it_runs() {
     let (mut line, tag, _) = consumer(DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 }).await;
     line.in_flight.get_mut(&tag).unwrap().posting = false;
     line.lost(tag);
-    line.all_gone();
+    line.all_gone(0);
     let id = line.in_flight[&tag].message.id.clone();
     assert_eq!(line.lost.get(&id), Some(&tag));
     line.settle(tag, Settle::Return { crashed: false }, None);
@@ -169,7 +169,7 @@ async fn what_is_given_back_before_it_is_known_whether_its_queue_is_gone_is_kept
         line.lost(tag);
         line.settle(tag, Settle::Return { crashed: false }, None);
         assert_eq!(line.in_flight.contains_key(&tag), is_kept, "{doubt:?}");
-        line.all_gone();
+        line.all_gone(0);
         assert_eq!(line.in_flight.get(&tag).is_some_and(|held| held.posting), is_kept, "{doubt:?}");
     }
 }
