@@ -32,6 +32,7 @@ pub mod intensity;
 mod io_failure;
 pub(crate) mod json_time;
 pub mod key;
+pub mod known_revocations;
 pub mod lane;
 pub mod look_pauses;
 pub mod permits;
