@@ -36,6 +36,7 @@ mod parked;
 mod pidbox;
 mod post;
 mod prefetch;
+mod publish_channels;
 mod publisher;
 mod reading;
 mod replies;
@@ -405,10 +406,11 @@ impl Broker for AmqpBroker {
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
         self.still_open()?;
         self.shared.vain_priorities.look(&message, &self.shared.options);
-        let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
+        let post = outgoing::call(&message, now())?.addressed(&self.shared.options);
+        let mut durability = if post.confirm { Durability::Disk } else { Durability::Memory };
         let mut attempt = Attempt::new(self.shared.options.publish_timeout);
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
-            let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
+            let post = outgoing::call(&message, now())?.addressed(&self.shared.options);
             let publisher = Arc::clone(&self.shared.publisher);
             // The publish counts from here on, not from when the broker's thread comes to it, so that no later
             // publish overtakes it.
@@ -424,8 +426,9 @@ impl Broker for AmqpBroker {
                 }
             })
             .await?;
+            durability = Durability::Disk;
         }
-        Ok(Receipt::new(message.id, message.queue, Durability::Disk))
+        Ok(Receipt::new(message.id, message.queue, durability))
     }
 
     /// Publishes many messages at a time; within a queue they keep the order of `messages`.
