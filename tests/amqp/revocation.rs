@@ -81,8 +81,10 @@ async fn what_is_revoked_before_and_after_a_worker_has_started_does_not_start() 
     let redis = crate::services::blocking(crate::services::Redis::shared).await.url_of(11);
     let program = async |served: bool| {
         let row = crate::kit::io_queue("one", 1).with_prefetch(2).with_served(served);
-        let builder = celeriac::Celeriac::builder().queue(row).amqp(crate::rabbit::steady(&url));
-        builder.result_backend(redis.clone()).start().await.unwrap()
+        let other = crate::kit::io_queue("io", 1).with_served(served);
+        let builder = celeriac::Celeriac::builder().queue(row).queue(other);
+        let builder = builder.amqp(crate::rabbit::steady(&url)).result_backend(redis.clone());
+        builder.start().await.unwrap()
     };
     let sender = program(false).await;
     let send = async || noted::s().send(sender.client()).await.unwrap();

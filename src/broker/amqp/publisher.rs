@@ -235,7 +235,7 @@ impl Publisher {
 
     /// Refuses a message for which RabbitMQ would close the connection, with all that others have on it.
     fn check(&self, post: &OutgoingMessage) -> Result<(), BrokerError> {
-        let limit = match &*self.link.watch().borrow() {
+        let limit = match &*self.link.now() {
             LinkState::Up(up) => {
                 usize::try_from(up.connection.configuration().frame_max()).unwrap_or_default()
             }
@@ -397,14 +397,14 @@ impl Publisher {
 
     /// Whether a publish could only wait now.
     pub(super) fn is_unavailable(&self) -> bool {
-        match &*self.link.watch().borrow() {
+        match &*self.link.now() {
             LinkState::Up(up) => up.blocked.is_some(),
             LinkState::Down(_) => true,
         }
     }
 
     fn blocked(&self) -> Option<Arc<str>> {
-        match &*self.link.watch().borrow() {
+        match &*self.link.now() {
             LinkState::Up(up) => up.blocked.clone(),
             LinkState::Down(_) => None,
         }
@@ -473,7 +473,7 @@ impl Publisher {
 
     /// The epoch of the connection, if there is one.
     fn epoch(&self) -> Option<u64> {
-        match &*self.link.watch().borrow() {
+        match &*self.link.now() {
             LinkState::Up(up) => Some(up.epoch),
             LinkState::Down(_) => None,
         }
