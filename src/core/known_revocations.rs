@@ -41,18 +41,19 @@ struct RevocationSubscription {
     since: Timestamp,
     /// Whether everything that was revoked before is known as well.
     knows_all: bool,
-    /// Until when the last confirmation holds. It is a time of the steady clock.
-    fresh_until: Timestamp,
+    /// When the last confirmation was asked for, by the wall clock and by the steady clock. It has to be fresh by both: the
+    /// wall clock may be put back, and the steady clock stands still while the machine sleeps.
+    confirmed_at: (Timestamp, Timestamp),
 }
 
 impl KnownRevocations {
     /// A subscription has begun at the time `now`. At the later time `asked_at` the store was asked for all that was
     /// revoked before: `earlier` has these tasks, with the times at which their revocations end. `None`: the store
-    /// could not list them. `asked_at` is a time of the steady clock.
+    /// could not list them. `now` is a time of the wall clock, and `asked_at` one of the steady clock.
     pub fn begin(&mut self, earlier: Option<Vec<(String, Timestamp)>>, now: Timestamp, asked_at: Timestamp) {
         let knows_all = earlier.is_some();
         self.subscription =
-            Some(RevocationSubscription { since: now, knows_all, fresh_until: asked_at + FRESH });
+            Some(RevocationSubscription { since: now, knows_all, confirmed_at: (now, asked_at) });
         for (id, until) in earlier.unwrap_or_default() {
             self.hear(&id, until, now);
         }
@@ -73,10 +74,12 @@ impl KnownRevocations {
         *end = until.max(*end);
     }
 
-    /// Everything that was announced before `asked_at` has been delivered. `asked_at` is a time of the steady clock.
-    pub fn confirm(&mut self, asked_at: Timestamp) {
+    /// Everything that was announced before `asked_at` has been delivered. It is a time of the wall clock, and `steady` the
+    /// same of the steady clock.
+    pub fn confirm(&mut self, asked_at: Timestamp, steady: Timestamp) {
         if let Some(subscription) = &mut self.subscription {
-            subscription.fresh_until = subscription.fresh_until.max(asked_at + FRESH);
+            let (wall, before) = subscription.confirmed_at;
+            subscription.confirmed_at = (wall.max(asked_at), before.max(steady));
         }
     }
 
@@ -98,12 +101,20 @@ impl KnownRevocations {
             return Some(true);
         }
         let subscription =
-            self.subscription.as_ref().filter(|subscription| steady < subscription.fresh_until)?;
+            self.subscription.as_ref().filter(|subscription| subscription.is_fresh(now, steady))?;
         if subscription.knows_all {
             return Some(false);
         }
         let made_at = made_at()?;
         (made_at > subscription.since + MARGIN && made_at <= now + MARGIN).then_some(false)
+    }
+}
+
+impl RevocationSubscription {
+    /// Whether the last confirmation still holds.
+    fn is_fresh(&self, now: Timestamp, steady: Timestamp) -> bool {
+        let (wall, before) = self.confirmed_at;
+        now.since(wall) < FRESH && steady.since(before) < FRESH
     }
 }
 
@@ -141,17 +152,19 @@ mod tests {
         known.begin(Some(Vec::new()), START, START);
         let look = |known: &KnownRevocations, steady| known.is_revoked("a", || None, START, steady);
         assert_eq!((look(&known, at(2)), look(&known, at(3))), (Some(false), None));
-        known.confirm(at(2));
+        known.confirm(START, at(2));
         assert_eq!((look(&known, at(4)), look(&known, at(5))), (Some(false), None));
-        known.confirm(at(1));
+        known.confirm(START, at(1));
         assert_eq!(look(&known, at(4)), Some(false), "an earlier answer takes nothing back");
+        let after_sleep = known.is_revoked("a", || None, at(3600), at(4));
+        assert_eq!(after_sleep, None, "the steady clock has stood still");
     }
 
     #[test]
     fn only_an_id_that_is_surely_younger_is_not_asked_about() {
         let mut known = KnownRevocations::default();
         known.begin(None, at(100), at(100));
-        known.confirm(at(1000));
+        known.confirm(at(1000), at(1000));
         let look = |made_at: Option<u64>| known.is_revoked("a", || made_at.map(at), at(1000), at(1000));
         for (made_at, answer) in [
             (None, None),
@@ -171,6 +184,7 @@ mod tests {
         known.begin(Some(Vec::new()), START, START);
         known.hear("a", at(20), START);
         known.hear("a", at(10), START);
+        known.confirm(at(20), START);
         let look = |now| known.is_revoked("a", || None, now, START);
         assert_eq!((look(at(19)), look(at(20))), (Some(true), Some(false)));
     }
@@ -188,6 +202,7 @@ mod tests {
         };
         assert_eq!(look(&known, "1", 0, 5), Some(true), "one that is over made room");
         known.hear("another one", START + WEEK, at(10));
+        known.confirm(at(71), START);
         assert_eq!(look(&known, "another one", 0, 11), Some(true));
         assert_eq!(look(&known, "1", 0, 11), None);
         assert_eq!(look(&known, "1", 71, 71), Some(false));
@@ -251,7 +266,7 @@ mod tests {
                         let earlier = revoked.iter().map(|id: &String| (id.clone(), now + WEEK)).collect();
                         known.begin(lists.then_some(earlier), now, now);
                     }
-                    Op::Confirm if is_subscribed => known.confirm(now),
+                    Op::Confirm if is_subscribed => known.confirm(now, now),
                     Op::Confirm => {}
                     Op::End => {
                         is_subscribed = false;

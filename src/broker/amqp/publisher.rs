@@ -182,8 +182,8 @@ impl Publisher {
     }
 
     /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has. `true`: the
-    /// message is confirmed, or it is written and need not be confirmed. `false`: something has to be done first, or again, and [`go_on`](Self::go_on) does
-    /// it.
+    /// message is confirmed, or it is written and need not be confirmed. `false`: something has to be done first, or
+    /// again, and [`go_on`](Self::go_on) does it.
     pub(super) async fn publish_at_once(
         &self,
         post: OutgoingMessage,

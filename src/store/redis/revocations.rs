@@ -134,13 +134,13 @@ impl RedisInner {
             tokio::select! {
                 message = stream.next() => self.hear(message).map_err(broken)?,
                 _ = ask.tick() => {
-                    let asked_at = steady();
+                    let asked_at = (now(), steady());
                     answered(sink.ping::<()>()).await.map_err(broken)?;
                     // The answer has come after all that was announced before the question.
                     while let Some(message) = stream.next().now_or_never() {
                         self.hear(message).map_err(broken)?;
                     }
-                    self.revocations.known().confirm(asked_at);
+                    self.revocations.known().confirm(asked_at.0, asked_at.1);
                 }
             }
         }
