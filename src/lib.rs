@@ -236,6 +236,8 @@ mod manual {
     #[cfg(feature = "amqp")]
     #[doc = include_str!("../docs/rabbitmq.md")]
     struct RabbitMqPage;
+    #[doc = include_str!("../docs/rabbitmq-confirms.md")]
+    struct RabbitMqConfirmsPage;
     #[doc = include_str!("../docs/rabbitmq-exchanges.md")]
     struct RabbitMqExchangesPage;
     #[cfg(feature = "redis")]

@@ -53,6 +53,7 @@ fn is_busy(error: &MailError) -> bool {
     store_errors_even_if_ignored,
     result_expires = "6h",
     durability = "memory",
+    confirm = false,
     before_start = record,
     on_success = record,
     on_retry = hooks::record,
@@ -316,6 +317,7 @@ fn every_option_arrives() {
     assert!(options.ignore_result);
     assert_eq!(options.result_expires, Duration::from_secs(6 * 3600));
     assert_eq!(options.durability, Durability::Memory);
+    assert!(!options.confirm);
     assert!(!options.acks_on_failure_or_timeout && options.store_errors_even_if_ignored);
     assert_eq!(send_email::Task::options(), options);
 }

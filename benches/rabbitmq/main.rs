@@ -7,8 +7,8 @@
 //! - `inspect`: how soon a busy worker answers the questions of remote control;
 //! - with `--peers`: beside a Python Celery worker and rusty-celery on the same broker.
 //!
-//! It starts a RabbitMQ and a Redis of its own. Results would be kept in Redis, and whether a task is revoked is asked there; the
-//! tasks themselves have no results, acknowledge late and do nothing.
+//! It starts a RabbitMQ and a Redis of its own. Results would be kept in Redis, and revocations are heard from there; the tasks
+//! themselves have no results, acknowledge late and do nothing.
 
 mod inspect;
 mod ours;

@@ -46,6 +46,8 @@ pub struct Ours {
     celeriac: Celeriac,
     broker: Arc<dyn Broker>,
     queue: String,
+    /// Whether its calls wait for RabbitMQ's confirm.
+    confirm: bool,
 }
 
 impl Ours {
@@ -64,7 +66,7 @@ impl Ours {
             .result_backend(place.redis.url());
         RUN.store(0, Ordering::Release);
         let celeriac = builder.start().await.expect("the runtime starts");
-        Self { celeriac, broker, queue: place.queue.clone() }
+        Self { celeriac, broker, queue: place.queue.clone(), confirm: true }
     }
 
     /// One that only sends.
@@ -75,6 +77,11 @@ impl Ours {
     /// One that runs tasks too.
     pub async fn consuming(place: &Place) -> Self {
         Self::start(place, true, false).await
+    }
+
+    /// The same, whose calls wait for no confirm.
+    pub fn without_confirms(self) -> Self {
+        Self { confirm: false, ..self }
     }
 
     pub async fn shutdown(self) {
@@ -102,11 +109,12 @@ impl Ours {
         let start = Instant::now();
         let mut producing = Vec::new();
         for _ in 0..producers {
-            let (payload, queue) = ("x".repeat(ARGUMENT), self.queue.clone());
+            let (payload, queue, confirm) = ("x".repeat(ARGUMENT), self.queue.clone(), self.confirm);
             producing.push(tokio::spawn(async move {
                 let mut accepted = 0;
                 while start.elapsed() < span() {
-                    let sent = noop::s(payload.clone()).queue(queue.as_str()).delay().await;
+                    let call = noop::s(payload.clone()).queue(queue.as_str()).confirm(confirm);
+                    let sent = call.delay().await;
                     drop(sent.expect("accepted"));
                     accepted += 1;
                 }

@@ -3,7 +3,7 @@
 //!
 //! Celery is tuned: no results, no events, no gossip and mingling, no log line for each task, many messages at a time, late
 //! acknowledgement, and its client confirms each publish, as ours does. rusty-celery acknowledges late, one by one, and
-//! cannot confirm.
+//! cannot confirm: it is compared with ours also where our calls wait for no confirm (`confirm = false`).
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ struct Peer {
 pub async fn compare(place: &Place) {
     let program = blocking(build).await;
     let letter = Ours::letter(place).await;
-    let (mut drain, mut both) = (Rounds::default(), Rounds::default());
+    let [mut drain, mut both, mut unconfirmed] = [(); 3].map(|()| Rounds::default());
     let [mut prefork, mut solo, mut rusty] = [(); 3].map(|()| Peer::default());
     for _ in 0..rounds() {
         for (pool, peer) in [(CeleryPool::Prefork, &mut prefork), (CeleryPool::Solo, &mut solo)] {
@@ -62,6 +62,9 @@ pub async fn compare(place: &Place) {
         let ours = Ours::consuming(place).await;
         both.push(ours.both(PRODUCERS).await);
         ours.shutdown().await;
+        let ours = Ours::consuming(place).await.without_confirms();
+        unconfirmed.push(ours.both(PRODUCERS).await);
+        ours.shutdown().await;
     }
     let mut table = Table::new(&[
         "classic queue",
@@ -74,10 +77,11 @@ pub async fn compare(place: &Place) {
         "times",
         "goal",
     ]);
-    for (name, peer, least) in [
-        ("Celery, prefork -c2", &prefork, 10.0),
-        ("Celery, solo", &solo, 10.0),
-        ("rusty-celery", &rusty, 2.0),
+    for (name, peer, both, least) in [
+        ("Celery, prefork -c2", &prefork, &both, 10.0),
+        ("Celery, solo", &solo, &both, 10.0),
+        ("rusty-celery", &rusty, &both, 2.0),
+        ("rusty-celery; ours with `confirm = false`", &rusty, &unconfirmed, 1.0),
     ] {
         let mut row = vec![name.to_owned()];
         for (theirs, ours) in [(&peer.drain, &drain.rate), (&peer.both, &both.rate)] {

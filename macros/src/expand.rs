@@ -494,6 +494,7 @@ fn set_options(options: &Options) -> TokenStream {
             DurabilityOption::Memory => quote!(::celeriac::task::Durability::Memory),
         }),
     );
+    assign(quote!(confirm), plain(options.confirm));
     assign(
         quote!(rate_limit),
         options

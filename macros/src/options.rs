@@ -43,6 +43,7 @@ const NAMES: &[&str] = &[
     "track_started",
     "result_expires",
     "durability",
+    "confirm",
     "rate_limit",
     "rate_key",
     "rate_scope",
@@ -102,6 +103,7 @@ pub struct Options {
     pub track_started: Option<bool>,
     pub result_expires: Option<Duration>,
     pub durability: Option<DurabilityOption>,
+    pub confirm: Option<bool>,
     pub rate_limit: Option<LitStr>,
     pub send_events: Option<bool>,
     pub keep_log: Option<bool>,
@@ -222,6 +224,7 @@ impl Options {
                     Some(span_of_time(name, meta, "to keep no results, write `ignore_result`")?);
             }
             "durability" => self.durability = Some(durability(name, meta)?),
+            "confirm" => self.confirm = Some(boolean(name, meta)?),
             "rate_limit" => self.rate_limit = Some(rate_limit(name, meta)?),
             "send_events" => self.send_events = Some(boolean(name, meta)?),
             "keep_log" => self.keep_log = Some(boolean(name, meta)?),

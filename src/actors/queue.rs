@@ -487,7 +487,7 @@ impl Handler<Deliveries> for Queue {
         if self.closing.is_some() || self.retained.is_cancelled() {
             return; // the deliveries drop here, and so go back to the broker
         }
-        // A broker that knows all takes a revoked task out by itself; of another one the store must be asked first.
+        // A broker that knows all takes a revoked task out by itself; what another one delivers is checked first.
         if self.runtime.broker.facts().knows_all {
             self.line_up_all(deliveries);
             self.pump();

@@ -33,6 +33,7 @@ pub mod intensity;
 mod io_failure;
 pub(crate) mod json_time;
 pub mod key;
+pub mod known_revocations;
 pub mod lane;
 pub mod look_pauses;
 pub mod partition;
@@ -45,11 +46,8 @@ pub mod resting_rows;
 pub mod retry;
 pub mod return_times;
 pub mod run_queue;
-<<<<<<< HEAD
-pub mod simulation;
-=======
 pub mod sending_rates;
->>>>>>> partitions
+pub mod simulation;
 pub mod slots;
 pub mod start_limit;
 pub mod text;

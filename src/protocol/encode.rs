@@ -98,13 +98,7 @@ fn properties(message: &Message, workflow: Option<&Workflow>, now: Timestamp) ->
 fn celery_headers(message: &Message, workflow: Option<&Workflow>) -> Map<String, Value> {
     let none = Workflow::default();
     let workflow = workflow.unwrap_or(&none);
-    let mut headers: Map<String, Value> = message
-        .headers
-        .0
-        .iter()
-        .filter(|(name, _)| headers::is_custom(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let custom = message.headers.0.iter().filter(|(name, _)| headers::is_custom(name));
     let id = |id: &crate::task::TaskId| Value::from(id.as_str());
     let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
     let time = |time: Option<Timestamp>| time.map_or(Value::Null, |time| instant::write(time).into());
@@ -113,7 +107,7 @@ fn celery_headers(message: &Message, workflow: Option<&Workflow>) -> Map<String,
         names => names.into(),
     };
     let stamps = workflow.stamps.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    for (name, value) in [
+    let celerys = [
         ("lang", LANG.into()),
         ("task", message.task.as_str().into()),
         ("id", id(&message.id)),
@@ -131,10 +125,10 @@ fn celery_headers(message: &Message, workflow: Option<&Workflow>) -> Map<String,
         ("replaced_task_nesting", workflow.replaced_task_nesting.into()),
         ("stamped_headers", stamped),
         ("stamps", Value::Object(stamps)),
-    ] {
-        headers.insert(name.to_owned(), value);
-    }
-    headers
+    ];
+    // Made in one go, which is quicker than one by one.
+    let custom = custom.map(|(name, value)| (name.clone(), value.clone()));
+    custom.chain(celerys.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
 /// A number of seconds: whole seconds as an integer, as Python's users write them.

@@ -17,7 +17,7 @@ pub(crate) fn admit(runtime: &Runtime, judge: &Judge<'_>) -> Result<&'static Tas
     {
         return Err(Box::new(judge.expired(at)));
     }
-    if runtime.revoked_stamps.has(message) {
+    if runtime.revoked_stamps.has(message) || was_revoked_meanwhile(runtime, judge) {
         return Err(Box::new(judge.revoked_waiting()));
     }
     if runtime.broker.facts().delivery_limit.is_some_and(|limit| message.crashes >= limit) {
@@ -33,6 +33,13 @@ pub(crate) fn admit(runtime: &Runtime, judge: &Judge<'_>) -> Result<&'static Tas
         Some(verdict) => Err(Box::new(verdict)),
         None => Ok(definition),
     }
+}
+
+/// Whether this process has heard of the task's revocation since the delivery was lined up, and its queue was not told yet. A
+/// broker that knows all takes a revoked task out by itself.
+fn was_revoked_meanwhile(runtime: &Runtime, judge: &Judge<'_>) -> bool {
+    !runtime.broker.facts().knows_all
+        && runtime.store.is_known_revoked(&judge.message.id, judge.now) == Some(true)
 }
 
 /// The verdict about a delivery whose task is serial, or whose lane has refused it; `None`: it may run.

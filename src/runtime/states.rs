@@ -303,6 +303,10 @@ mod tests {
         }
     }
 
+    fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
+        None
+    }
+
     fn state(id: &str, state: String) -> TrackedState {
         TrackedState { id: id.into(), state, meta: ().into(), traceback: None, lineage: None }
     }

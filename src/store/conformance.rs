@@ -335,6 +335,9 @@ pub async fn revocations_are_kept<S: StoreUnderTest>() {
     assert_eq!(store.revoke(&ids[2], NOW + HOUR).await, Ok(()));
     assert_eq!(store.revoke(&ids[0], NOW + 2 * HOUR).await, Ok(()));
     assert_eq!(store.revoked(&ids, NOW).await, Ok(vec![ids[0].clone(), ids[2].clone()]));
+    // What is said without a question is true, or nothing is said.
+    let known = [0, 1, 2].map(|n| store.is_known_revoked(&ids[n], NOW));
+    assert!(known[0] != Some(false) && known[1] != Some(true) && known[2] != Some(false), "{known:?}");
     assert_eq!(store.revoked(&ids, NOW + HOUR).await, Ok(vec![ids[0].clone()]));
     assert_eq!(store.revoked(&ids[1..2], NOW).await, Ok(vec![]));
 }

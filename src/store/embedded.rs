@@ -133,6 +133,10 @@ impl Store for EmbeddedStore {
         self.tables.in_memory().revoked(ids, now).await
     }
 
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        self.tables.in_memory().is_known_revoked(id, now)
+    }
+
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
     }

@@ -127,6 +127,10 @@ impl Store for GuardedStore {
         caught("revoked", async { self.0.revoked(ids, now).await }, StoreError::Panicked).await
     }
 
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        calm("is_known_revoked", || self.0.is_known_revoked(id, now))
+    }
+
     fn notes(&self) -> Option<&dyn Notes> {
         has("notes", &self.1.notes, || self.0.notes().is_some()).then_some(self)
     }

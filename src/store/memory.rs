@@ -211,6 +211,10 @@ impl Store for MemoryStore {
         Ok(ids.iter().filter(revoked).cloned().collect())
     }
 
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        Some(self.revoked.get(id).is_some_and(|until| *until > now))
+    }
+
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
     }

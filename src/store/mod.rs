@@ -178,6 +178,10 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
 
+    /// Whether a task is revoked, if this process knows it without asking anybody; it never waits. `None`: it is not
+    /// known here, and [`revoked`](Self::revoked) says it.
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool>;
+
     /// The queue to which the process that runs a task sends its results, if this store gets them that way:
     /// Celery's `reply_to`.
     fn reply_to(&self) -> Option<String>;

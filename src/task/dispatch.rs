@@ -21,8 +21,8 @@ use super::canvas::{
 use super::registry::Registry;
 use super::wire_names::check_call;
 use super::{
-    Arguments, EnqueueError, Headers, Json, Message, NewTask, RawSignature, SENDING, SerialHeader, TaskId,
-    Unique, Workflow, check_id,
+    Arguments, CONFIRM, EnqueueError, Headers, Json, Message, NewTask, RawSignature, SENDING, SerialHeader,
+    TaskId, Unique, Workflow, check_id,
 };
 use crate::task::clock::now;
 pub(crate) use committed::CallDocument;
@@ -342,7 +342,10 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
     let NewTask {
         task, arguments, options, id, countdown, eta, expires_at, headers, serial, retries, ..
     } = call;
-    let now = now();
+    let (now, mut headers) = (now(), headers);
+    if !options.confirm {
+        headers.set_property(CONFIRM, false.into());
+    }
     let message = Message::new(id.unwrap_or_else(TaskId::new), task, arguments, queue, options, now);
     Message {
         eta: eta.or_else(|| countdown.map(|delay| now + delay)),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::core::Timestamp;
+
 /// The largest number of bytes that an id may have: the id of a task, a group, a chord, a root or a parent. Ids travel
 /// in AMQP's short strings, which hold no more, and they are parts of keys in every store.
 pub const LONGEST_ID: usize = 255;
@@ -66,6 +68,19 @@ impl TaskId {
         Self(Arc::from(&*id.hyphenated().encode_lower(&mut buffer)))
     }
 
+    /// The time at which this id was made, by the clock of the machine that made it. `None`: it is no UUID of version 7,
+    /// and does not say so.
+    ///
+    /// ```
+    /// use celeriac::task::TaskId;
+    /// assert!(TaskId::new().made_at().is_some() && TaskId::from("import-42").made_at().is_none());
+    /// ```
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let id = uuid::Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7)?;
+        let [a, b, c, d, e, f, ..] = id.into_bytes();
+        Some(Timestamp::from_millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f])))
+    }
+
     /// Whether a task can have this id: see [`LONGEST_ID`].
     pub(crate) fn is_usable(&self) -> bool {
         check_id("the task id", &self.0).is_ok()
@@ -122,6 +137,16 @@ impl<'de> Deserialize<'de> for TaskId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_of_version_7_says_when_it_was_made() {
+        let made_at = |id: &str| TaskId::from(id).made_at();
+        let time = Timestamp::from_millis(0x0199_a0b1_c2d3);
+        assert_eq!(made_at("0199a0b1-c2d3-7000-8000-000000000000"), Some(time));
+        for id in ["0199a0b1-c2d3-4000-8000-000000000000", "import-42", ""] {
+            assert_eq!(made_at(id), None, "{id}");
+        }
+    }
 
     #[test]
     fn an_id_has_1_to_255_bytes() {

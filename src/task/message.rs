@@ -33,9 +33,12 @@ pub(crate) const REQUEUES: &str = "celeriac_requeues";
 pub struct Headers(pub BTreeMap<String, Value>);
 
 /// The header that holds what a call says of its message and no header says on the wire: the AMQP properties
-/// `message_id`, `app_id` and `type`, the `exchange` and the `routing_key` that it is published by, and the `compression`
-/// of its body.
+/// `message_id`, `app_id` and `type`, the `exchange` and the `routing_key` that it is published by, the `compression` of
+/// its body, and whether RabbitMQ has to `confirm` it.
 pub(crate) const PROPERTIES: &str = "celeriac-properties";
+
+/// The name among the [`PROPERTIES`] under which a call says that RabbitMQ need not confirm its message.
+pub(crate) const CONFIRM: &str = "confirm";
 
 /// The header that says that the positional arguments are shown as a list, `[1, 2]`. Python shows a call by
 /// `apply_async([1, 2])` so, and most calls as a tuple, `(1, 2)`. No header says it on the wire, where it is seen from the
@@ -101,6 +104,12 @@ impl Headers {
     pub(crate) fn exchange(&self) -> Option<(&str, &str)> {
         let said = |name: &str| self.property(name).filter(|text| !text.is_empty());
         Some((said("exchange")?, said("routing_key")?))
+    }
+
+    /// Whether RabbitMQ has to confirm the message, as far as its sender says.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn confirm(&self) -> bool {
+        self.0.get(PROPERTIES).and_then(|properties| properties.get(CONFIRM)) != Some(&Value::Bool(false))
     }
 
     /// Keeps an AMQP property that the sender of a canvas step asked for.

@@ -98,7 +98,7 @@ pub use limit_key::LimitKeyFn;
 pub(crate) use limit_key::shortened_key;
 #[doc(hidden)]
 pub use limit_key::{limit_key_of, rate_key_of};
-pub(crate) use message::{DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub(crate) use message::{CONFIRM, DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};

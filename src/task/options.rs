@@ -72,6 +72,12 @@ pub struct TaskOptions {
     pub result_expires: Duration,
     /// Whether a waiting task is kept on disk (the default) or in memory.
     pub durability: Durability,
+    /// Whether a call waits until RabbitMQ has confirmed its message. The default is true, and nothing that was accepted is
+    /// lost. With `false` a call is accepted when its message is written to the connection. The task is then lost if the
+    /// connection, RabbitMQ or this process ends a moment later, if RabbitMQ refuses the message, or if its queue was deleted;
+    /// nobody is told. The receipt says [`Durability::Memory`]. It has no effect on calls that are more than one message
+    /// (a canvas), on serial tasks and on calls with a unique window. Brokers in this process do not look at it.
+    pub confirm: bool,
     /// How many runs of the task start in each process at most, evenly spread: Celery's `rate_limit`. What may not start
     /// yet waits in its queue, takes no worker slot, and holds up no other task. `None`, the default, is no limit.
     /// Remote control changes it while the program runs. It belongs to the task and is no part of a call, so it is not
@@ -132,6 +138,7 @@ impl Default for TaskOptions {
             track_started: false,
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,
+            confirm: true,
             rate_limit: None,
             rate_scope: None,
             max_running: None,

@@ -214,6 +214,13 @@ impl<T: Task> Signature<T> {
         self
     }
 
+    /// States whether this call waits until RabbitMQ has confirmed its message: see
+    /// [`TaskOptions::confirm`](crate::task::TaskOptions::confirm), which says what is lost without.
+    pub fn confirm(mut self, confirm: bool) -> Self {
+        self.call.options.confirm = confirm;
+        self
+    }
+
     /// Sets a unique window of this length, counted from the enqueue. If a call of the same key waits or runs within
     /// its window, this call joins it: nothing is enqueued, and the receipt is that of the earlier call and says
     /// `joined`. Without a [key](Self::unique_key), calls with the same arguments are the same. With a window of zero

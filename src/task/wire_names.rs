@@ -42,12 +42,13 @@ pub(crate) fn check_length(kind: &str, name: &str, value: &Value) -> Result<(), 
         let begin: String = long.chars().take(40).collect();
         format!("(it begins with `{}`) has {} bytes", begin.escape_debug(), long.len())
     };
-    let advice = format!("give it at most {LONGEST}, and put what is long into the value");
+    // Most names are short, and each header of each message comes through here: the text is made where it is needed.
+    let advice = || format!("give it at most {LONGEST}, and put what is long into the value");
     if name.len() > LONGEST {
-        return Err(format!("the name of a {kind} {}; {advice}", told(name)));
+        return Err(format!("the name of a {kind} {}; {}", told(name), advice()));
     }
     match long_name(value) {
-        Some(long) => Err(format!("a name in the value of {kind} `{name}` {}; {advice}", told(long))),
+        Some(long) => Err(format!("a name in the value of {kind} `{name}` {}; {}", told(long), advice())),
         None => Ok(()),
     }
 }

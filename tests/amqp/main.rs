@@ -10,6 +10,7 @@ mod blockage;
 #[cfg(feature = "redis")]
 mod brakes;
 mod broadcast;
+mod confirm;
 mod control;
 mod dead_letters;
 mod declared;

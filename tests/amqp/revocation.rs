@@ -71,3 +71,45 @@ async fn a_revocation_is_heard_by_other_processes() {
         celeriac.shutdown().await.unwrap();
     }
 }
+
+/// A worker begins to hear of revocations when it starts: it knows those from before all the same, and those of its own
+/// process at once.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_before_and_after_a_worker_has_started_does_not_start() {
+    let url = vhost().await;
+    let redis = crate::services::blocking(crate::services::Redis::shared).await.url_of(11);
+    let program = async |served: bool| {
+        let row = crate::kit::io_queue("one", 1).with_prefetch(2).with_served(served);
+        let other = crate::kit::io_queue("io", 1).with_served(served);
+        let builder = celeriac::Celeriac::builder().queue(row).queue(other);
+        let builder = builder.amqp(crate::rabbit::steady(&url)).result_backend(redis.clone());
+        builder.start().await.unwrap()
+    };
+    let sender = program(false).await;
+    let send = async || noted::s().send(sender.client()).await.unwrap();
+    let (before, kept) = (send().await, send().await);
+    assert_eq!(before.revoke(false).await, Ok(true));
+    let worker = program(true).await;
+    assert_eq!(record(&before).await.state, State::Revoked);
+    assert_eq!(kept.get(LONG).await, Ok(1));
+    let gate = Gate::new();
+    let held = hold::s(gate.name.clone()).queue("one").send(worker.client()).await.unwrap();
+    gate.entered(1).await;
+    let mut after = Vec::new();
+    for _ in 0..5 {
+        after.push(send().await);
+    }
+    for task in &after {
+        assert_eq!(worker.client().revoke(task.id(), false).await, Ok(true));
+    }
+    gate.open();
+    assert_eq!(held.get(LONG).await, Ok(1));
+    for task in std::iter::once(&before).chain(&after) {
+        assert_eq!(record(task).await.state, State::Revoked);
+        assert!(notes(task.id()).is_empty(), "it has run");
+    }
+    for celeriac in [sender, worker] {
+        celeriac.shutdown().await.unwrap();
+    }
+}

@@ -79,6 +79,10 @@ impl Store for Stops {
         self.inner.revoked(ids, now).await
     }
 
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        self.inner.is_known_revoked(id, now)
+    }
+
     async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
         Ok(())
     }

@@ -70,6 +70,10 @@ impl Store for Shared {
         self.inner.revoked(ids, now).await
     }
 
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        self.inner.is_known_revoked(id, now)
+    }
+
     fn chords(&self) -> Option<&dyn ChordStore> {
         Some(self)
     }

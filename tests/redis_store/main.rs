@@ -8,6 +8,7 @@ mod documents;
 mod faults;
 mod limits;
 mod python;
+mod revocations;
 mod runtime;
 mod sentinel;
 

@@ -94,6 +94,9 @@ impl Store for FragileStore {
         self.strikes.strike("revoked");
         self.inner.revoked(ids, now).await
     }
+    fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
+        None
+    }
     fn chords(&self) -> Option<&dyn ChordStore> {
         self.strikes.strike("chords");
         Some(self)

@@ -2,9 +2,11 @@
 //! message with the same id?
 //!
 //! A broker that other programs use cannot take out what waits in it, and the revocation may come from another
-//! process or from an earlier life of this one. So the queue holds each delivery in [`Unchecked`] until the store
-//! has answered. It asks one question at a time, about all deliveries that have come meanwhile. A revocation that
-//! comes while a question is out finds the delivery here. A message that may have been published more than once
+//! process or from an earlier life of this one. A store that hears of revocations mostly
+//! [knows the answer at once](Store::is_known_revoked), and the deliveries are lined up where they come. Otherwise the
+//! queue holds each delivery in [`Unchecked`] until the store has answered, and what comes after it waits behind it, so
+//! that the order stays. It asks one question at a time, about all deliveries that have come meanwhile. A revocation
+//! that comes while a question is out finds the delivery here. A message that may have been published more than once
 //! carries a [mark](crate::task::RUN_ONCE_HEADER); of its copies the store grants one the start.
 
 use std::collections::HashSet;
@@ -64,24 +66,59 @@ impl Unchecked {
 }
 
 impl Queue {
-    /// Holds these deliveries until the store has said that they may start, then lines them up.
+    /// Lines these deliveries up when it is sure that they may start: at once if this process knows it, or when the store
+    /// has said it.
     pub(super) fn check_revocations(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
         self.unchecked.deliveries.extend(deliveries);
         if !self.unchecked.asked.is_empty() || self.unchecked.deliveries.is_empty() {
             return;
         }
+        let (store, at) = (Arc::clone(&self.runtime.store), now());
+        let (mut revoked, mut unknown, mut claims) = (HashSet::new(), Vec::new(), Vec::new());
+        for delivery in &self.unchecked.deliveries {
+            let message = delivery.message();
+            match store.is_known_revoked(&message.id, at) {
+                Some(true) => drop(revoked.insert(message.id.clone())),
+                Some(false) => {}
+                None => unknown.push(message.id.clone()),
+            }
+            claims.extend(DuplicateClaim::of(message, at).map(|claim| (delivery.tag(), claim)));
+        }
+        if unknown.is_empty() && claims.is_empty() {
+            let checked = std::mem::take(&mut self.unchecked.deliveries);
+            self.line_up_checked(checked, &revoked, &HashSet::new());
+            return self.pump();
+        }
         self.unchecked.asked = self.unchecked.deliveries.iter().map(Delivery::tag).collect();
-        let ids: Vec<TaskId> = self.unchecked.deliveries.iter().map(|d| d.message().id.clone()).collect();
-        let claim =
-            |delivery: &Delivery| Some((delivery.tag(), DuplicateClaim::of(delivery.message(), now())?));
-        let claims: Vec<_> = self.unchecked.deliveries.iter().filter_map(claim).collect();
-        let (store, queue) = (Arc::clone(&self.runtime.store), ctx.address());
+        let queue = ctx.address();
         actix_rt::spawn(async move {
-            let revoked = answer(|| store.revoked(&ids, now())).await;
-            let revoked: HashSet<TaskId> = revoked.into_iter().collect();
+            if !unknown.is_empty() {
+                revoked.extend(answer(|| store.revoked(&unknown, now())).await);
+            }
             let copies = copies(&*store, claims, &revoked).await;
             queue.do_send(Checked { revoked, copies });
         });
+    }
+
+    /// Lines up the deliveries that may start, and ends the tasks that are revoked and the copies that another one has
+    /// come before.
+    fn line_up_checked(&mut self, checked: Vec<Delivery>, revoked: &HashSet<TaskId>, copies: &HashSet<u64>) {
+        if revoked.is_empty() && copies.is_empty() {
+            return self.line_up_all(checked);
+        }
+        let (ended, clear): (Vec<_>, Vec<_>) =
+            checked.into_iter().partition(|delivery| revoked.contains(&delivery.message().id));
+        for delivery in ended {
+            let message = Arc::clone(delivery.message());
+            self.end_unstarted(delivery.tag(), delivery, Judge::unstarted(&message, now()).revoked_waiting());
+        }
+        let (copies, clear): (Vec<_>, Vec<_>) =
+            clear.into_iter().partition(|delivery| copies.contains(&delivery.tag()));
+        for copy in copies {
+            tracing::info!(id = %copy.message().id, task = copy.message().task, "dropped: another copy of it has started");
+            copy.settle(Settle::Ack { result: None, follow_ups: None });
+        }
+        self.line_up_all(clear);
     }
 }
 
@@ -132,19 +169,7 @@ impl Handler<Checked> for Queue {
         let asked = std::mem::take(&mut self.unchecked.asked);
         let all = std::mem::take(&mut self.unchecked.deliveries);
         let (checked, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| asked.contains(&d.tag()));
-        let (revoked, clear): (Vec<_>, Vec<_>) =
-            checked.into_iter().partition(|delivery| revoked.contains(&delivery.message().id));
-        for delivery in revoked {
-            let message = Arc::clone(delivery.message());
-            self.end_unstarted(delivery.tag(), delivery, Judge::unstarted(&message, now()).revoked_waiting());
-        }
-        let (copies, clear): (Vec<_>, Vec<_>) =
-            clear.into_iter().partition(|delivery| copies.contains(&delivery.tag()));
-        for copy in copies {
-            tracing::info!(id = %copy.message().id, task = copy.message().task, "dropped: another copy of it has started");
-            copy.settle(Settle::Ack { result: None, follow_ups: None });
-        }
-        self.line_up_all(clear);
+        self.line_up_checked(checked, &revoked, &copies);
         self.check_revocations(later, ctx);
         self.pump();
     }

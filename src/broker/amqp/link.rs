@@ -91,6 +91,11 @@ impl AmqpLink {
         self.state.subscribe()
     }
 
+    /// The state now. Nobody can change it while the answer is held.
+    pub(super) fn now(&self) -> watch::Ref<'_, LinkState> {
+        self.state.borrow()
+    }
+
     /// The address in use, in the form in which Celery's tools show it.
     pub(super) fn connection(&self) -> BrokerConnection {
         let mut parts = self.addresses.parts(self.turn.load(Ordering::Relaxed));

@@ -37,6 +37,7 @@ mod partitions;
 mod pidbox;
 mod post;
 mod prefetch;
+mod publish_channels;
 mod publisher;
 mod reading;
 mod replies;
@@ -204,6 +205,11 @@ impl AmqpInner {
     /// Writes a message for its way, to its exchange or to this partition of its queue.
     fn write(&self, message: &Message, partition: Option<u8>) -> Result<OutgoingMessage, BrokerError> {
         outgoing::task(message, now())?.addressed(&self.options).into_partition(partition)
+    }
+
+    /// As [`write`](Self::write), of a call, which RabbitMQ need not confirm if its sender says so.
+    fn write_call(&self, message: &Message, partition: Option<u8>) -> Result<OutgoingMessage, BrokerError> {
+        outgoing::call(message, now())?.addressed(&self.options).into_partition(partition)
     }
 
     /// The counts of a queue, of what RabbitMQ has and of what this process has.
@@ -416,10 +422,11 @@ impl Broker for AmqpBroker {
         self.still_open()?;
         self.shared.vain_priorities.look(&message, &self.shared.options);
         let partition = self.shared.partitions.choose(&message);
-        let post = self.shared.write(&message, partition)?;
+        let post = self.shared.write_call(&message, partition)?;
+        let mut durability = if post.confirm { Durability::Disk } else { Durability::Memory };
         let mut attempt = Attempt::new(self.shared.options.publish_timeout);
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
-            let post = self.shared.write(&message, partition)?;
+            let post = self.shared.write_call(&message, partition)?;
             let publisher = Arc::clone(&self.shared.publisher);
             // The publish counts from here on, not from when the broker's thread comes to it, so that no later
             // publish overtakes it.
@@ -435,8 +442,9 @@ impl Broker for AmqpBroker {
                 }
             })
             .await?;
+            durability = Durability::Disk;
         }
-        Ok(Receipt::new(message.id, message.queue, Durability::Disk))
+        Ok(Receipt::new(message.id, message.queue, durability))
     }
 
     /// Publishes many messages at a time; within a queue they keep the order of `messages`.

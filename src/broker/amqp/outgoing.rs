@@ -65,6 +65,18 @@ pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage,
     }
 }
 
+/// As [`task`], of a call, whose sender may have said that RabbitMQ need not confirm it. A message that something else waits for
+/// is confirmed whatever its sender says: a step of a canvas, a serial task, a call with a unique window, and one that its
+/// publisher sends again until it is confirmed.
+pub(super) fn call(message: &Message, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
+    let is_waited_for = message.is_in_canvas()
+        || message.serial.is_some()
+        || message.unique.is_some()
+        || message.headers.0.contains_key(RUN_ONCE_HEADER);
+    let confirm = message.headers.confirm() || is_waited_for;
+    Ok(OutgoingMessage { confirm, ..task(message, now)? })
+}
+
 /// Encodes a message in Celery's protocol.
 pub(super) fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, BrokerError> {
     protocol::encode(message, now).map_err(|error| BrokerError::Refused(error.to_string()))
@@ -316,7 +328,7 @@ pub(super) fn post(
         wire.headers.insert(RUN_ONCE_HEADER.into(), mark().into());
     }
     let properties = table::to_properties(wire.properties, wire.headers);
-    OutgoingMessage { exchange, key, properties, body: wire.body, aim, once, task: None }
+    OutgoingMessage { exchange, key, properties, body: wire.body, aim, confirm: true, once, task: None }
 }
 
 /// Whether RabbitMQ takes this text for a time to live.
@@ -334,6 +346,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::task::{CONFIRM, TaskOptions, Unique, UniqueKey};
 
     const LABEL: Label<'_> = Label {
         queue: "q",
@@ -438,6 +451,21 @@ mod tests {
         let Ok(post) = wire(fits, "q", None, now) else { panic!("it fits") };
         assert_eq!(headers(&post)[&longest], json!({longest.as_str(): 1}));
         assert!(wire(header("", json!(1)), "q", None, now).is_ok(), "whoever sent it");
+    }
+
+    #[test]
+    fn what_something_else_waits_for_is_confirmed_whatever_its_sender_says() {
+        let now = Timestamp::from_millis(7);
+        let options = TaskOptions::default();
+        let mut message = Message::new("me".into(), "t", Arguments::default(), "q", options, now);
+        let confirms = |message: &Message| call(message, now).unwrap().confirm;
+        assert!(confirms(&message), "by default");
+        message.headers.set_property(CONFIRM, false.into());
+        assert!(!confirms(&message));
+        let unique = Unique::new(UniqueKey::new("t", "k"), Duration::from_secs(60));
+        assert!(confirms(&Message { unique: Some(Box::new(unique)), ..message.clone() }));
+        message.headers.0.insert(RUN_ONCE_HEADER.to_owned(), true.into());
+        assert!(confirms(&message));
     }
 
     #[test]

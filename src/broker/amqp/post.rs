@@ -26,6 +26,8 @@ pub(super) struct OutgoingMessage {
     pub(super) body: Vec<u8>,
     /// The place where the message comes out in the end.
     pub(super) aim: Aim,
+    /// Whether RabbitMQ has to confirm the message.
+    pub(super) confirm: bool,
     /// Whether each copy that is sent bears a mark of its own.
     pub(super) once: bool,
     /// The task in the message, if the runtime must be told when RabbitMQ refuses the message.

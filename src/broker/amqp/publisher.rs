@@ -11,7 +11,10 @@
 //! message it means. So each of them is sent again on a channel of its own, and only the one that closes that as well is
 //! refused. Very large messages, which RabbitMQ's limits concern, have a channel of their own from the start.
 //!
-//! The way of a message. As long as nothing fails, publishes keep the order in which they begin:
+//! A call may say that RabbitMQ need not confirm it. Its message is then published once it is written to the connection, and
+//! what becomes of it is not known. Where something has to be declared or opened first, it is confirmed all the same.
+//!
+//! The way of a message. As long as nothing fails, publishes to one queue keep the order in which they begin:
 //! ```text
 //! publish_at_once --- declared, channel open, nobody at the gate ---> put in line ---> confirmed?
 //!       |                                                                 ^               | no
@@ -20,7 +23,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +30,7 @@ use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
@@ -38,6 +40,7 @@ use tokio::time::{Instant, timeout_at};
 use super::link::{AmqpLink, LinkState, ReconnectPause};
 use super::outgoing::queue_of_letter;
 use super::post::{Aim, OutgoingMessage};
+use super::publish_channels::{ChannelSlot, PublishChannels};
 use super::table::frame_size;
 use super::topology::{NOT_FOUND, Topology, broken};
 use crate::broker::BrokerError;
@@ -46,8 +49,6 @@ use crate::rabbitmq::{code, is_refusal};
 
 /// How many refusals of a message are doubted: a channel that was opened while a quorum queue had no leader refuses everything.
 const DOUBTS: u32 = 3;
-/// A channel younger than this is not replaced because of a refusal.
-const YOUNG: Duration = Duration::from_millis(50);
 /// The timeout of one attempt of a publish that is retried for ever.
 const AT_A_TIME: Duration = Duration::from_secs(30);
 /// Makes RabbitMQ send back a message that it cannot route.
@@ -66,8 +67,7 @@ pub(super) struct Publisher {
     gate: tokio::sync::Mutex<()>,
     /// The number of publishes at the gate. While there are any, no other publish may overtake them.
     at_the_gate: AtomicUsize,
-    /// The channel that all publishes share. Its lock is held while frames are put in line, and never during a wait.
-    channel: Mutex<Option<SharedChannel>>,
+    channels: PublishChannels,
     /// Ticks every second, for publishes on runtimes that have no timers.
     seconds: watch::Sender<()>,
     /// The permits to open a channel on which a message is tried alone.
@@ -100,12 +100,6 @@ pub(super) struct Attempt {
     suspect: bool,
 }
 
-/// The channel that all publishes share.
-struct SharedChannel {
-    channel: Channel,
-    since: Instant,
-}
-
 impl Attempt {
     /// Begins the first attempt of a message, which may take `patience`.
     pub(super) fn new(patience: Duration) -> Self {
@@ -117,12 +111,12 @@ impl Attempt {
 impl Publisher {
     pub(super) fn new(link: Arc<AmqpLink>, topology: Arc<Topology>) -> Arc<Self> {
         let publisher = Arc::new(Self {
+            channels: PublishChannels::new(Arc::clone(&link)),
             link,
             topology,
             runtime: Handle::current(),
             gate: tokio::sync::Mutex::new(()),
             at_the_gate: AtomicUsize::new(0),
-            channel: Mutex::new(None),
             seconds: watch::Sender::new(()),
             alone: Semaphore::new(ALONE),
             letters: Mutex::default(),
@@ -188,8 +182,8 @@ impl Publisher {
     }
 
     /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has. `true`: the
-    /// message is confirmed. `false`: something has to be done first, or again, and [`go_on`](Self::go_on) does
-    /// it.
+    /// message is confirmed, or it is written and need not be confirmed. `false`: something has to be done first, or
+    /// again, and [`go_on`](Self::go_on) does it.
     pub(super) async fn publish_at_once(
         &self,
         post: OutgoingMessage,
@@ -200,14 +194,17 @@ impl Publisher {
             return Ok(false);
         }
         self.check(&post)?;
-        let (Some(channel), epoch) = (self.usable_channel(), self.epoch()) else { return Ok(false) };
+        let slot = if post.confirm { ChannelSlot::of(&post.aim) } else { ChannelSlot::UNCONFIRMED };
+        let (Some(channel), epoch) = (self.channels.usable(slot), self.epoch()) else { return Ok(false) };
         let mut seconds = self.seconds.subscribe();
-        let OutgoingMessage { exchange, key, properties, body, aim, .. } = post;
+        let OutgoingMessage { exchange, key, properties, body, aim, confirm, .. } = post;
+        let options = BasicPublishOptions { mandatory: confirm, ..MANDATORY };
         let transmitted = Box::pin(async move {
-            channel.basic_publish(exchange, key, MANDATORY, &body, properties).await?.await
+            // Without confirms, the second answer is there at once.
+            channel.basic_publish(exchange, key, options, &body, properties).await?.await
         });
         let mut message = OnItsWay { transmitted: Some(transmitted), runtime: &self.runtime };
-        let first = self.put_in_line(Pin::new(&mut message), &mut attempt.sent).await;
+        let first = self.channels.put_in_line(slot, Pin::new(&mut message), &mut attempt.sent).await;
         let confirmed = match first {
             Some(confirmed) => confirmed,
             None => loop {
@@ -238,7 +235,7 @@ impl Publisher {
 
     /// Refuses a message for which RabbitMQ would close the connection, with all that others have on it.
     fn check(&self, post: &OutgoingMessage) -> Result<(), BrokerError> {
-        let limit = match &*self.link.watch().borrow() {
+        let limit = match &*self.link.now() {
             LinkState::Up(up) => {
                 usize::try_from(up.connection.configuration().frame_max()).unwrap_or_default()
             }
@@ -333,7 +330,7 @@ impl Publisher {
             Confirmation::Nack(None) if attempt.refused < DOUBTS => {
                 attempt.refused += 1;
                 attempt.sent = false;
-                self.channel.lock().take_if(|open| open.since.elapsed() > YOUNG);
+                self.channels.replace_old(ChannelSlot::of(aim));
                 Ok(false)
             }
             Confirmation::Nack(None) => Err(BrokerError::Full(format!(
@@ -400,14 +397,14 @@ impl Publisher {
 
     /// Whether a publish could only wait now.
     pub(super) fn is_unavailable(&self) -> bool {
-        match &*self.link.watch().borrow() {
+        match &*self.link.now() {
             LinkState::Up(up) => up.blocked.is_some(),
             LinkState::Down(_) => true,
         }
     }
 
     fn blocked(&self) -> Option<Arc<str>> {
-        match &*self.link.watch().borrow() {
+        match &*self.link.now() {
             LinkState::Up(up) => up.blocked.clone(),
             LinkState::Down(_) => None,
         }
@@ -431,9 +428,13 @@ impl Publisher {
             drop((gate, waiting));
             return self.send_alone(post, attempt).await;
         }
-        let channel = self.channel().await?;
+        let slot = ChannelSlot::of(&post.aim);
+        let channel = self.channels.open(slot).await?;
+        if !post.confirm {
+            self.channels.open(ChannelSlot::UNCONFIRMED).await?; // for those that come after it
+        }
         let mut confirmed = pin!(transmit(&channel, post));
-        let first = self.put_in_line(confirmed.as_mut(), &mut attempt.sent).await;
+        let first = self.channels.put_in_line(slot, confirmed.as_mut(), &mut attempt.sent).await;
         drop((gate, waiting));
         let confirmed = match first {
             Some(confirmed) => confirmed,
@@ -465,49 +466,14 @@ impl Publisher {
         })
     }
 
-    /// Puts the frames of a message in line, which lapin does when the future is polled first. Each caller waits
-    /// for the confirmation on its own, so that many messages are on their way at a time.
-    async fn put_in_line<T>(
-        &self,
-        mut message: Pin<&mut impl Future<Output = T>>,
-        sent: &mut bool,
-    ) -> Option<T> {
-        poll_fn(|cx| {
-            let _line = self.channel.lock();
-            *sent = true;
-            Poll::Ready(match message.as_mut().poll(cx) {
-                Poll::Ready(output) => Some(output),
-                Poll::Pending => None,
-            })
-        })
-        .await
-    }
-
-    /// The channel that all publishes share; a new one is opened when the old one is gone.
-    async fn channel(&self) -> Result<Channel, BrokerError> {
-        if let Some(channel) = self.usable_channel() {
-            return Ok(channel);
-        }
-        let channel = self.new_channel().await?;
-        *self.channel.lock() = Some(SharedChannel { channel: channel.clone(), since: Instant::now() });
-        Ok(channel)
-    }
-
     /// Opens a channel on the publisher's connection, on which RabbitMQ confirms messages.
     pub(super) async fn new_channel(&self) -> Result<Channel, BrokerError> {
-        let up = self.link.up(Instant::now() + Duration::from_secs(10)).await?;
-        let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|e| broken(&e))?;
-        Ok(channel)
-    }
-
-    fn usable_channel(&self) -> Option<Channel> {
-        self.channel.lock().as_ref().map(|open| open.channel.clone()).filter(|c| c.status().connected())
+        self.channels.new_channel(true).await
     }
 
     /// The epoch of the connection, if there is one.
     fn epoch(&self) -> Option<u64> {
-        match &*self.link.watch().borrow() {
+        match &*self.link.now() {
             LinkState::Up(up) => Some(up.epoch),
             LinkState::Down(_) => None,
         }

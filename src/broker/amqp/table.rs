@@ -1,6 +1,7 @@
 //! Converts between AMQP's field tables and basic properties, and the plain JSON of [`WireMessage`].
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
@@ -63,13 +64,10 @@ pub(super) fn check_names(properties: &Properties, headers: &Map<String, Value>)
 /// comes here ([`check_names`]); it is left out of what must be written whatever is in it: a dead letter, whose reason then
 /// names it, and a copy of a message that RabbitMQ has delivered, which cannot have one.
 pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (key, value) in map {
-        if let Ok(key) = ShortString::try_new(key) {
-            table.insert(key, to_field(value));
-        }
-    }
-    table
+    let fields =
+        map.into_iter().filter_map(|(key, value)| Some((ShortString::try_new(key).ok()?, to_field(value))));
+    // Made in one go, because the keys are in their order already.
+    fields.collect::<BTreeMap<_, _>>().into()
 }
 
 fn to_field(value: Value) -> AMQPValue {

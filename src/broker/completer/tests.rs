@@ -199,6 +199,10 @@ impl Store for Recording {
         Store::revoked(&self.inner, ids, now).await
     }
 
+    fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
+        None
+    }
+
     fn reply_to(&self) -> Option<String> {
         None
     }

@@ -19,7 +19,7 @@ use crate::broker::{
 };
 use crate::core::{Backoff, IoFailure};
 use crate::store::Store;
-use crate::task::{Arguments, Durability, Message};
+use crate::task::{Arguments, CONFIRM, Durability, Message};
 
 /// The name of the line of earlier versions, which had one for all queues. What they left there goes first.
 pub(super) const OLD: &str = "outbox";
@@ -68,7 +68,9 @@ pub(crate) fn is_line(queue: &str) -> bool {
 
 /// Wraps a message for its way through the outbox: the whole of it is the argument of another message, which has
 /// no ETA and no priority, because the outbox keeps nothing but the order of acceptance.
-pub(super) fn wrap(message: Message) -> Result<Message, BrokerError> {
+pub(super) fn wrap(mut message: Message) -> Result<Message, BrokerError> {
+    // It leaves the outbox when the broker has confirmed it.
+    message.headers.take_property(CONFIRM);
     let text = serde_json::to_string(&message)
         .map_err(|e| BrokerError::Refused(format!("task `{}` has no form in JSON: {e}", message.task)))?;
     Ok(Message {

@@ -75,6 +75,9 @@ impl Store for Broken {
     async fn revoked(&self, _: &[TaskId], _: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         panic!("revoked")
     }
+    fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
+        panic!("is_known_revoked")
+    }
     fn chords(&self) -> Option<&dyn ChordStore> {
         Some(self)
     }
@@ -282,6 +285,7 @@ async fn a_panic_is_an_error() {
             assert_eq!(error, Some(panicked));
         }
         assert!(!store.is_shared() && store.reply_to().is_none());
+        assert_eq!(store.is_known_revoked(&id, now), None);
     }
 }
 

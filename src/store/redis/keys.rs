@@ -100,9 +100,15 @@ impl Keys {
         format!("{}celeriac:election:{name}", self.prefix)
     }
 
-    /// Celeriac's key that exists as long as any task is revoked.
-    pub(super) fn any_revoked(&self) -> String {
-        format!("{}celeriac:revoked", self.prefix)
+    /// Celeriac's key of the ids of all revoked tasks, by the ends of their revocations in seconds.
+    pub(super) fn revocations(&self) -> String {
+        format!("{}celeriac:revocations", self.prefix)
+    }
+
+    /// The channel on which revocations are announced. Its name has the number of the database, because channels belong
+    /// to the whole server.
+    pub(super) fn revocation_channel(&self, database: i64) -> String {
+        format!("{}:{database}", self.revocations())
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct RedisLink {
     place: Place,
     /// The address without the password.
     pub(super) address: String,
+    /// The number of the database.
+    pub(super) database: i64,
     patience: Duration,
     live: Mutex<Option<Arc<MultiplexedConnection>>>,
 }
@@ -90,7 +92,7 @@ impl RedisLink {
             0 => address,
             db => format!("{address}, database {db}"),
         };
-        Ok(Self { place, address, patience: options.patience, live: Mutex::new(None) })
+        Ok(Self { place, address, database, patience: options.patience, live: Mutex::new(None) })
     }
 
     /// The client of the server where it is now.
@@ -168,7 +170,7 @@ impl RedisLink {
     }
 
     /// Makes the error for the caller, with what to do about it.
-    fn explain(&self, key: &str, error: &RedisError) -> StoreError {
+    pub(super) fn explain(&self, key: &str, error: &RedisError) -> StoreError {
         let address = &self.address;
         let code = error.code().unwrap_or_default();
         let text = error.to_string();

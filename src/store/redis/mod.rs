@@ -16,6 +16,7 @@ mod notes;
 mod permits;
 mod rates;
 mod records;
+mod revocations;
 mod scripts;
 mod sentinel;
 mod unique_windows;
@@ -41,6 +42,7 @@ use crate::task::{PermitKeeper, TaskId, TaskResult};
 use keys::Keys;
 use link::RedisLink;
 use permits::HeldHere;
+use revocations::RevocationFeed;
 use scripts::Scripts;
 use watch::{Interest, Subscription};
 
@@ -121,6 +123,7 @@ struct RedisInner {
     options: RedisOptions,
     waiters: Waiters,
     held_here: HeldHere,
+    revocations: RevocationFeed,
 }
 
 impl RedisStore {
@@ -143,6 +146,7 @@ impl RedisStore {
             options,
             waiters: Waiters::default(),
             held_here: HeldHere::default(),
+            revocations: RevocationFeed::default(),
         });
         let no_thread =
             |error: std::io::Error| StoreError::io(format!("the store's thread did not start: {error}"));
@@ -242,6 +246,14 @@ impl Store for RedisStore {
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         let ids = ids.to_vec();
         self.run(|core| async move { core.revoked(ids, now).await }).await
+    }
+
+    // Whoever asks begins the subscription: a program that only sends tasks needs none.
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        if self.core.revocations.begins() {
+            self.runtime.spawn(revocations::follow(Arc::clone(&self.core)));
+        }
+        self.core.revocations.is_revoked(id, now)
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

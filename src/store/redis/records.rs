@@ -162,44 +162,6 @@ impl RedisInner {
             })
             .await
     }
-
-    pub(super) async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
-        let key = self.keys.revoked(id.as_str());
-        let seconds = whole_seconds(until.since(now()));
-        let mut script = self.scripts.revoke.key(&key);
-        script.key(self.keys.any_revoked()).arg(seconds).arg(until.as_micros());
-        let script = &script;
-        self.link
-            .run(&key, |mut connection, _| async move { script.invoke_async(&mut connection).await })
-            .await
-    }
-
-    /// Finds the revoked ones of these tasks. Mostly no task is revoked at all, and then one small question is enough
-    /// for any number of tasks.
-    pub(super) async fn revoked(&self, ids: Vec<TaskId>, at: Timestamp) -> Result<Vec<TaskId>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let any = &self.keys.any_revoked();
-        let is_any: bool = self
-            .link
-            .run(any, |mut connection, _| async move {
-                redis::cmd("EXISTS").arg(any).query_async(&mut connection).await
-            })
-            .await?;
-        if !is_any {
-            return Ok(Vec::new());
-        }
-        let keys: &Vec<String> = &ids.iter().map(|id| self.keys.revoked(id.as_str())).collect();
-        let until: Vec<Option<u64>> = self
-            .link
-            .run(any, |mut connection, _| async move {
-                redis::cmd("MGET").arg(keys).query_async(&mut connection).await
-            })
-            .await?;
-        let revoked = |until: Option<u64>| until.is_some_and(|until| until > at.as_micros());
-        Ok(ids.into_iter().zip(until).filter_map(|(id, until)| revoked(until).then_some(id)).collect())
-    }
 }
 
 /// A lifetime in seconds, because Redis counts in seconds. It is at least one, because Redis refuses zero.

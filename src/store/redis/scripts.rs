@@ -276,13 +276,18 @@ end
 return 0
 ";
 
-/// Keeps a revocation. Also keeps a mark that there is any revocation, for as long as the longest one lasts.
+/// Keeps a revocation, and announces it. Also keeps the ids of all revocations, for as long as the longest one lasts.
 const REVOKE: &str = r"
-local key, any, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
+local key, all, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
+local id, channel = ARGV[3], ARGV[4]
+local time = tonumber(redis.call('TIME')[1])
 redis.call('SETEX', key, seconds, till)
-if redis.call('PTTL', any) < seconds * 1000 then
-    redis.call('SETEX', any, seconds, '1')
+redis.call('ZREMRANGEBYSCORE', all, '-inf', time - 1)
+redis.call('ZADD', all, time + seconds, id)
+if redis.call('PTTL', all) < seconds * 1000 then
+    redis.call('EXPIRE', all, seconds)
 end
+redis.call('PUBLISH', channel, till .. ' ' .. id)
 ";
 
 /// Begins a unique window for a lease, unless another task holds it or it is confirmed. In these cases, returns its

@@ -213,7 +213,7 @@ impl Listening<'_> {
 }
 
 /// Waits for an answer for a limited time, because a half-open connection never answers.
-async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+pub(super) async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let lost = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
     tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(lost)
 }

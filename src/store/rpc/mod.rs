@@ -219,6 +219,10 @@ impl Store for RpcStore {
         self.core.revocations.revoked(ids, now).await
     }
 
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        self.core.revocations.is_known_revoked(id, now)
+    }
+
     fn reply_to(&self) -> Option<String> {
         Some(self.core.wire.queue.clone())
     }

@@ -73,7 +73,7 @@ impl CallDocument {
             return Err(EnqueueError::Name { task, what });
         }
         // All options are named, so that an option that is added is thought of. Those that are left out belong to the task
-        // and not to the call.
+        // and not to the call, except `confirm`: the row goes when the task is published, so that is always confirmed.
         let TaskOptions {
             queue,
             priority,
@@ -87,6 +87,7 @@ impl CallDocument {
             result_expires,
             durability,
             stated,
+            confirm: _,
             acks_on_failure_or_timeout: _,
             store_errors_even_if_ignored: _,
             track_started: _,

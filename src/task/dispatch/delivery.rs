@@ -48,7 +48,7 @@ mod tests {
     use super::super::tests::dispatcher;
     use super::super::{ParentTask, read_options, write_options};
     use super::*;
-    use crate::task::{TaskOptions, Workflow};
+    use crate::task::{PROPERTIES, TaskOptions, Workflow};
 
     fn call(properties: &[(&str, &str)]) -> NewTask {
         let mut call = NewTask::new("t", TaskOptions::default());
@@ -79,6 +79,19 @@ mod tests {
         let error = without.message(call(&both)).unwrap_err();
         assert_eq!(error, EnqueueError::NoExchanges { task: "t".to_owned(), broker: "memory".into() });
         assert!(without.message(call(&[("compression", "gzip"), ("shadow", "nick")])).is_ok());
+    }
+
+    #[test]
+    fn a_message_says_that_it_need_not_be_confirmed_and_no_header_does() {
+        let says = |confirm: bool| {
+            let mut call = call(&[]);
+            call.options.confirm = confirm;
+            let message = dispatcher().message(call).unwrap();
+            let wire = crate::protocol::encode(&message, message.enqueued_at).unwrap();
+            assert!(wire.headers.keys().all(|name| !name.contains("confirm") && *name != PROPERTIES));
+            message.headers.0.get(PROPERTIES).cloned()
+        };
+        assert_eq!((says(true), says(false)), (None, Some(json!({"confirm": false}))));
     }
 
     #[test]

@@ -61,6 +61,9 @@ impl Store for Fragile {
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         self.store.revoked(ids, now).await
     }
+    fn is_known_revoked(&self, id: &TaskId, now: Timestamp) -> Option<bool> {
+        self.store.is_known_revoked(id, now)
+    }
 
     async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
         Ok(())
