@@ -5,12 +5,13 @@ use std::net::TcpListener;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, rt};
 use celeriac::Celeriac;
+use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use celeriac::web::Console;
 use serde_json::{Value, json};
 
 use super::chromium::Chromium;
 use super::kit::{data, failed, open, start};
-use super::tasks::{fails, import, mail, waits};
+use super::tasks::{export, fails, import, mail, waits};
 
 /// Serves the console, and says where.
 fn serve(console: &Console) -> (String, ServerHandle) {
@@ -49,7 +50,11 @@ async fn scene(celeriac: &Celeriac) {
             .await
             .unwrap();
         import::s("malawi".into()).send(client.clone()).await.unwrap();
+        export::s("acme".into(), n).send(client.clone()).await.unwrap();
     }
+    let rule = BrakeRule::new().tenant("zoo").task("shop.*");
+    let brake = Brake::new(rule, BrakeAction::slow("6/m")).reason("their exports flood us");
+    celeriac.as_operator("amina").brakes().set(brake).await.unwrap();
 }
 
 /// Loads a page until a piece of script says that it is whole: a queue whose event loop has no time to answer is not on it,
@@ -117,6 +122,13 @@ async fn each_page_fits_and_its_acts_are_reached_by_the_keyboard() {
             ("/lane?scope=shop.import&key=malawi", "lane"),
             ("/periodic", "periodic"),
             ("/entry?name=yearly", "entry"),
+            ("/brakes", "brakes"),
+            ("/brakes?try=1&action=pause&tenant=acme&for=1h&reason=a+flood", "brake-tried"),
+            ("/tenants", "tenants"),
+            ("/tenant?name=acme", "tenant"),
+            ("/limits", "limits"),
+            ("/history", "history"),
+            ("/enqueue?task=shop.mail", "enqueue"),
             ("/processes", "processes"),
             ("/downloads", "downloads"),
             ("/live", "live"),
@@ -150,7 +162,18 @@ async fn each_page_fits_and_its_acts_are_reached_by_the_keyboard() {
         press(&chromium, "Enter", 13, Some("\r"));
         says(&chromium, "resume the queue mail: it goes on");
         // Each control of a page has a name.
-        for path in ["/queue?name=mail", "/failed", "/task?id=bad", "/tasks", "/lanes"] {
+        for path in [
+            "/queue?name=mail",
+            "/failed",
+            "/task?id=bad",
+            "/tasks",
+            "/lanes",
+            "/brakes",
+            "/tenants",
+            "/tenant?name=acme",
+            "/history",
+            "/enqueue?task=shop.mail",
+        ] {
             chromium.go(&format!("{url}{path}"));
             chromium.until("document.readyState === 'complete'");
             let nameless = "[...document.querySelectorAll('input:not([type=hidden]), select, textarea')]\
@@ -175,7 +198,7 @@ async fn a_page_follows_what_happens_and_rests_while_nobody_sees_it() {
         move || {
             let chromium = Chromium::start(true);
             chromium.go(&url);
-            chromium.until(&format!("{ready} === '3'"));
+            chromium.until(&format!("{ready} === '6'"));
             chromium.until("document.getElementById('age').textContent.startsWith('live')");
             // Times are those of the reader, and the page says whose.
             chromium.until("document.getElementById('zone').textContent.length > 0");
@@ -186,7 +209,7 @@ async fn a_page_follows_what_happens_and_rests_while_nobody_sees_it() {
     .await;
     mail::s("late@example.org".into(), "hello".into()).send(celeriac.client()).await.unwrap();
     let chromium = blocking(move || {
-        chromium.until(&format!("{ready} === '4'"));
+        chromium.until(&format!("{ready} === '7'"));
         assert_eq!(chromium.eval("window.witness"), true, "the page was not loaded again");
         // The keys: held numbers say so, and the letters lead to other pages.
         press(&chromium, ".", 190, Some("."));

@@ -50,6 +50,12 @@ impl TenantWeight {
     pub fn new(weight: f64) -> Option<Self> {
         (Self::LEAST..=Self::MOST).contains(&weight).then(|| Self((weight * ONE as f64).round() as u64))
     }
+
+    /// The weight as a number.
+    #[allow(clippy::cast_precision_loss)] // a weight has three digits behind the point, and ten in all
+    pub fn value(self) -> f64 {
+        self.0 as f64 / ONE as f64
+    }
 }
 
 impl Default for TenantWeight {
