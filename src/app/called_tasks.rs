@@ -1,7 +1,7 @@
-//! Calls of the tasks of this program by name, as an operator makes them by hand.
+//! Calls of the tasks of this program by name, as an operator makes and changes them by hand.
 
 use super::handle::Celeriac;
-use crate::task::{Arguments, EnqueueError, NewTask, Receipt, TaskDefinition, TaskId};
+use crate::task::{Arguments, EnqueueError, Message, NewTask, Receipt, TaskDefinition, TaskId};
 
 impl Celeriac {
     /// The tasks of this program by their names, without those that Celery's workers have built in.
@@ -31,6 +31,16 @@ impl Celeriac {
         let stated = registry.options(task).and_then(|options| options.queue);
         let queue = self.inner.routing.queue(tenant.as_deref(), task, stated.as_deref(), arguments)?;
         Ok((queue.to_owned(), tenant))
+    }
+
+    /// The tenant that a task has with other arguments: the one that they name, unless its caller has chosen one.
+    pub(crate) fn tenant_after_edit(&self, before: &Message, arguments: &Arguments) -> Option<String> {
+        let registry = &self.runtime().dispatcher.registry;
+        let named = registry.tenant(&before.task, &before.arguments);
+        match named.as_deref() == before.tenant() {
+            true => registry.tenant(&before.task, arguments),
+            false => before.tenant().map(str::to_owned),
+        }
     }
 
     /// Calls a task of this program as it states itself.

@@ -41,6 +41,12 @@ pub async fn export(domain: String, form: u64) -> u64 {
     form + domain.len() as u64
 }
 
+/// Fails for good if the amount is zero.
+#[task(name = "shop.charge", queue = "mail", tenant = "{domain}", max_retries = 0)]
+pub async fn charge(domain: String, amount: u64) -> Result<u64, TaskError> {
+    if amount == 0 { Err(TaskError::permanent(format!("{domain} owes nothing"))) } else { Ok(amount) }
+}
+
 /// One error of a gateway opens its breaker for an hour.
 #[task(
     name = "shop.ring",

@@ -8,7 +8,7 @@ use celeriac::{Celeriac, State};
 use serde_json::{Value, json};
 
 use super::kit::{LONG, act, data, done, failed, get, on_both, open, page, start};
-use super::tasks::{export, fails};
+use super::tasks::{charge, export, fails};
 
 /// A console in which Acme may do everything with its own tasks, and nothing else.
 fn of_acme(celeriac: &Celeriac) -> Console {
@@ -124,6 +124,26 @@ async fn levers_on_tenants_need_their_permissions() {
     }
     assert!(celeriac.brakes().list().await.unwrap().is_empty() && celeriac.tenant_weights().is_empty());
     celeriac.shutdown().await.unwrap();
+}
+
+/// Other arguments may make a task one of another tenant, so who may edit the tasks of one cannot send in the name of others.
+#[actix_web::test]
+async fn an_edit_does_not_lead_to_another_tenant() {
+    on_both(|celeriac| async move {
+        let (console, client) = (of_acme(&celeriac), celeriac.client());
+        let task = charge::s("acme".into(), 0).id("mine").send(client.clone()).await.unwrap();
+        failed(&task).await;
+        data(&console, "/failed", |told| told["tasks"].as_array().unwrap().len() == 1).await;
+        let edit =
+            |args| [("act", "edit"), ("id", "mine"), ("args", args), ("kwargs", "{}"), ("back", "failed")];
+        for args in ["[\"zoo\", 5]", "[null, 5]"] {
+            let refused = act(&console, &edit(args)).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{args}: {}", refused.body);
+        }
+        assert_eq!(act(&console, &edit("[\"acme\", 5]")).await.status, StatusCode::SEE_OTHER);
+        assert_eq!(task.get(LONG).await, Ok(5));
+    })
+    .await;
 }
 
 /// Acme knows the id of a task of Zoo, and tries all that an id is good for.

@@ -281,10 +281,16 @@ impl OperatorAct {
             Self::Retry { id } => retried(&celeriac.retry_failed(&one(id)).await?),
             Self::Edit { id, arguments } => {
                 let kept = celeriac.failed_tasks(&one(id), 1).await?;
-                if kept.iter().any(|task| console.hides(&task.message)) {
-                    return Err(ConsoleProblem::denied(
-                        "The arguments of this task are hidden, by its caller or by this program, so it goes back as it was or not at all.",
-                    ));
+                for task in &kept {
+                    if console.hides(&task.message) {
+                        return Err(ConsoleProblem::denied(
+                            "The arguments of this task are hidden, by its caller or by this program, so it goes back as it was or not at all.",
+                        ));
+                    }
+                    // Other arguments may make it a task of another tenant.
+                    let (queue, permission) = (Some(task.message.queue.as_str()), self.permission());
+                    let tenant = celeriac.tenant_after_edit(&task.message, arguments);
+                    console.permit_with(request, permission, queue, tenant.as_deref()).await?;
                 }
                 let edit = TaskEdit::arguments(arguments.clone());
                 retried(&celeriac.edit_and_retry_failed(&one(id), edit).await?)
