@@ -98,7 +98,7 @@ async fn a_brake_that_is_about_every_task_asks() {
     }
     assert_eq!(ids(&celeriac).await, [""; 0]);
     let sure = [("act", "set_brake"), ("action", "slow"), ("rate", "6/m"), ("all", "1"), ("sure", "1")];
-    done(&console, &[&sure[..], &[("back", "brakes")]].concat()).await;
+    done(&console, &[&sure[..], &[("back", "brakes")][..]].concat()).await;
     assert_eq!(ids(&celeriac).await.len(), 1);
     celeriac.shutdown().await.unwrap();
 }

@@ -7,8 +7,8 @@ use super::tasks::ring;
 
 /// The line of a key in a limit.
 fn line<'a>(told: &'a Value, key: &str) -> Option<&'a Value> {
-    let keys = told["keys"].as_array()?.iter();
-    keys.into_iter().find(|line| line["limit"] == "runs of shop.ring" && line["key"] == key)
+    let mut keys = told["keys"].as_array()?.iter();
+    keys.find(|line| line["limit"] == "runs of shop.ring" && line["key"] == key)
 }
 
 #[actix_web::test]

@@ -336,6 +336,7 @@ mod tests {
         assert_eq!(TenantWeight::new(1.0), Some(TenantWeight::default()));
         assert_eq!(TenantWeight::new(0.001), Some(TenantWeight(1)));
         assert_eq!(TenantWeight::new(2.5), Some(TenantWeight(2_500)));
+        assert_eq!(TenantWeight::new(2.5).map(TenantWeight::value), Some(2.5));
     }
 
     #[test]

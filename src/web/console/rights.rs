@@ -211,15 +211,19 @@ impl Viewer {
     /// Whether the viewer may do that with a task of this tenant in a queue: with all tasks of the queue, or with those of the
     /// tenant, as far as the program [was asked](super::visit::ConsoleVisit::ask_of_tenants).
     pub(super) fn may_with(&self, permission: Permission, queue: &str, tenant: Option<&str>) -> bool {
-        let of_all = match permission {
-            Permission::See => self.sees(queue),
-            permission => self.may(permission, Some(queue)),
-        };
-        of_all
+        self.may_with_all(permission, queue)
             || tenant.is_some_and(|tenant| {
                 let question = self.question(permission, queue, tenant);
                 self.tenants.lock().get(&question).copied().unwrap_or_default()
             })
+    }
+
+    /// Whether the viewer may do that with the tasks of all tenants in a queue.
+    fn may_with_all(&self, permission: Permission, queue: &str) -> bool {
+        match permission {
+            Permission::See => self.sees(queue),
+            permission => self.may(permission, Some(queue)),
+        }
     }
 
     /// Whether the viewer may see a task of this tenant in a queue.
@@ -238,12 +242,8 @@ impl Viewer {
         for (queue, tenant) in tasks {
             let Some(tenant) = tenant else { continue };
             for permission in permissions {
-                let of_all = match permission {
-                    Permission::See => self.sees(queue),
-                    permission => self.may(*permission, Some(queue)),
-                };
                 let question = self.question(*permission, queue, tenant);
-                if !of_all && !known.contains_key(&question) {
+                if !self.may_with_all(*permission, queue) && !known.contains_key(&question) {
                     open.insert(question);
                 }
             }
