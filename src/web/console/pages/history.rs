@@ -61,7 +61,7 @@ impl HistoryRange {
                 "The history is not told by `{shown}`: write queue, task or tenant."
             ))
         })?;
-        let hours = match text("hours").map(str::parse) {
+        let hours: u64 = match text("hours").map(str::parse) {
             None => 24,
             Some(Ok(hours)) if (1..=KEPT_HOURS).contains(&hours) => hours,
             Some(_) => {
