@@ -136,7 +136,7 @@ impl TenantBook {
         let entry = self.tenants.get(name).unwrap_or(&nothing);
         let seen = entry.queues.iter().filter(|(queue, _)| sees(queue));
         let (ready, delivered) =
-            seen.fold((0, 0), |(ready, delivered), (_, (r, d))| (ready + r, delivered + d));
+            seen.fold((0_u64, 0_u64), |(ready, delivered), (_, (r, d))| (ready + r, delivered + d));
         let is_known = sees_all || ready + delivered > 0;
         // Who sees some queues only learns nothing of tenants that have nothing in them, but of the one that is his own.
         if !is_known && viewer.sees_any() {
