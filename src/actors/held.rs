@@ -1,10 +1,11 @@
-//! What a queue has in hand, as remote control shows it.
+//! What a queue has in hand, as remote control shows it, and what its gates hold back.
 
 use std::sync::Arc;
 
 use crate::broker::{Delivery, DeliveryInfo};
 use crate::core::Timestamp;
 use crate::core::autoscale::WorkerRange;
+use crate::core::hold::HoldReason;
 use crate::task::Message;
 
 /// A task that a queue has.
@@ -45,4 +46,16 @@ pub(crate) struct HeldTasks {
     pub(crate) is_paused: bool,
     /// Whether it takes anything from the broker.
     pub(crate) is_consuming: bool,
+}
+
+/// Tasks that one gate holds back in a queue of this process.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueueHold {
+    /// The name of the queue.
+    pub queue: String,
+    /// What holds them: a brake by its id, or a limit by its name and key.
+    pub reason: HoldReason,
+    /// How many the queue has in memory. Of very many, those that it has put back into the broker are not among them.
+    pub tasks: usize,
 }

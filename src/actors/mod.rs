@@ -38,6 +38,7 @@ mod worker;
 
 pub use beat::{BeatError, EntryOrigin, EntryStatus};
 pub use commit_forwarder::CommitTableStatus;
+pub use held::QueueHold;
 pub(crate) use patience::PATIENCE;
 pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;

@@ -64,7 +64,7 @@ mod worker_pool;
 
 pub(crate) use control::{Close, GetAccounts, GetStatus, HandInMinutes, Hurry, Steer, StopQueue};
 pub(crate) use explain::{Explain, Sighting, WaitingInBroker};
-pub(super) use held::GetHeld;
+pub(super) use held::{GetHeld, GetHolds};
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
 pub(super) use slots::Granted;

@@ -14,11 +14,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
-use super::held::HeldTasks;
+use super::held::{HeldTasks, QueueHold};
 use super::patience::{PATIENCE, answered};
 use super::queue::{
-    BrokerBacklog, Close, Explain, GetAccounts, GetHeld, GetRunning, GetStatus, HandInMinutes, Hurry,
-    LanesLost, Locate, LocateTask, Queue, Revoke, Revoked, Sighting, Steer, StopQueue, TerminateStamped,
+    BrokerBacklog, Close, Explain, GetAccounts, GetHeld, GetHolds, GetRunning, GetStatus, HandInMinutes,
+    Hurry, LanesLost, Locate, LocateTask, Queue, Revoke, Revoked, Sighting, Steer, StopQueue,
+    TerminateStamped,
 };
 use super::running::RunningTask;
 use super::status::{QueueAccounts, QueueStatus};
@@ -100,6 +101,12 @@ impl Queues {
         let mut held: Vec<HeldTasks> = answers.into_iter().flatten().flatten().collect();
         held.sort_by(|one, other| one.queue.cmp(&other.queue));
         held
+    }
+
+    /// What the gates hold back in a queue. `None`: it does not answer.
+    pub(crate) async fn holds(&self, name: &str) -> Option<Vec<QueueHold>> {
+        let queue = self.get(name)?;
+        answered(PATIENCE, queue.send(GetHolds)).await.ok()?.ok()
     }
 
     /// Tells the runs that bear one of these stamps to end. Answers with the stamps that were found, of each run, in the

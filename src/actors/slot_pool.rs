@@ -382,6 +382,31 @@ impl SlotPools {
         }
     }
 
+    /// The weights that were stated or set, by tenant.
+    pub(crate) fn weights(&self) -> BTreeMap<String, f64> {
+        self.weights.lock().iter().map(|(tenant, weight)| (tenant.clone(), weight.value())).collect()
+    }
+
+    /// The tenants of all pools, those of single queues among them, with what they have in all of them.
+    pub(crate) fn tenants(&self) -> BTreeMap<String, TenantShare> {
+        let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut all: BTreeMap<String, TenantShare> = BTreeMap::new();
+        for pool in self.shared.values().chain(&own) {
+            let shares: Vec<TenantShare> = pool.state.lock().slots.tenants().collect();
+            for share in shares {
+                match all.get_mut(&share.name) {
+                    Some(known) => {
+                        known.waiting += share.waiting;
+                        known.running += share.running;
+                        known.is_owed &= share.is_owed;
+                    }
+                    None => drop(all.insert(share.name.clone(), share)),
+                }
+            }
+        }
+        all
+    }
+
     /// Changes the number of slots of a pool. `false`: its queues share none.
     pub(crate) fn resize(&self, pool: Pool, slots: usize) -> bool {
         let pool = self.shared.get(&pool);

@@ -11,6 +11,8 @@ mod beat;
 mod brakes;
 mod builder;
 mod bulk;
+#[cfg(feature = "web")]
+mod called_tasks;
 mod child_process;
 mod client;
 #[cfg(feature = "web")]
@@ -32,6 +34,7 @@ mod history;
 mod hooks;
 mod lanes;
 mod layers;
+mod limits;
 mod listener;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -91,9 +94,10 @@ pub use shutdown::ShutdownReport;
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
 #[cfg(feature = "web")]
-pub(crate) use task_sighting::TaskSighting;
+pub(crate) use task_sighting::{TaskSighting, TaskStand};
 pub use unfinished::RevokedTasks;
 
+pub use crate::actors::QueueHold;
 pub use crate::core::durations::RunTimeFigures;
 pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
 pub use crate::store::history::{History, HistoryMark};

@@ -1,9 +1,11 @@
 //! The levers on the slots that queues share, and on the shares of tenants.
 
+use std::collections::BTreeMap;
+
 use super::handle::{Celeriac, ControlError};
 use crate::actors::PoolStatus;
 use crate::catalogue::Pool;
-use crate::core::slots::TenantWeight;
+use crate::core::slots::{TenantShare, TenantWeight};
 
 impl Celeriac {
     /// The pools whose queues share slots, as the catalogue has them (`[pool.io]` and the like), with their tenants.
@@ -24,6 +26,18 @@ impl Celeriac {
             true => Ok(()),
             false => Err(ControlError::NothingShared(pool)),
         }
+    }
+
+    /// The tenants that have work in the queues of this program, or have had more than their share, by their names: what waits in
+    /// this process, what runs, and whether they are owed in each pool in which they are. It has those of all queues, also of
+    /// queues that share no pool. Tasks without a tenant are those of the tenant without a name.
+    pub fn tenant_shares(&self) -> BTreeMap<String, TenantShare> {
+        self.inner.slot_pools.tenants()
+    }
+
+    /// The weights of tenants that the catalogue states, or that were [set](Self::set_tenant_weight) since. Others have 1.
+    pub fn tenant_weights(&self) -> BTreeMap<String, f64> {
+        self.inner.slot_pools.weights()
     }
 
     /// Sets how much of the slots a tenant gets beside others, from 0.001 to 1,000,000: with 2, twice as much as one with 1. It

@@ -349,6 +349,11 @@ impl<T> RunQueue<T> {
         self.held.len()
     }
 
+    /// How many items of a group are held. O(n) in that number.
+    pub fn held_in(&self, group: u64) -> usize {
+        self.held.range(whole(group)).count()
+    }
+
     /// Since when the oldest held item is held.
     pub fn oldest_held_since(&self) -> Option<Timestamp> {
         self.held_since.first().map(|(since, _)| *since)

@@ -19,8 +19,8 @@ use crate::catalogue::{Argument, Catalogue, RouteRow, RouteRule, TENANT_KEY, arg
 use crate::core::did_you_mean;
 use crate::core::hold::{Hold, HoldReason};
 use crate::core::start_limit::{
-    LimitClock, LimitKeeping, LimitKey, LimitQuestion, LimitedBy, LimitedStart, RateScope, RunEnd,
-    StartLimit, StartLimiter,
+    LimitClock, LimitFigures, LimitKeeping, LimitKey, LimitQuestion, LimitedBy, LimitedStart, RateScope,
+    RunEnd, StartLimit, StartLimiter,
 };
 use crate::core::token_bucket::RateLimit;
 use crate::store::Store;
@@ -31,6 +31,8 @@ use crate::task::{LimitKeyFn, Message, TaskDefinition, TaskOptions, shortened_ke
 
 /// The most names of tasks whose limits are remembered. Callers may state any name.
 const MOST_NAMES: usize = 1_000;
+/// For how many keys at a time the counts are locked when somebody looks at them.
+const AT_ONCE: usize = 256;
 
 /// The limits on the starts of tasks.
 #[derive(Default)]
@@ -262,6 +264,23 @@ impl StartLimits {
         true
     }
 
+    /// All limits with what their keys have used. The counts are locked for some keys at a time, so that no start waits for it.
+    pub(crate) fn figures(&self) -> Vec<LimitFigures> {
+        let rules = self.rules.iter().enumerate();
+        let figures = rules.map(|(at, rule)| {
+            let limit = self.counts.lock().limiters[at].limit().clone();
+            let all: Vec<LimitKey> = self.counts.lock().limiters[at].keys().cloned().collect();
+            let mut keys = Vec::with_capacity(all.len());
+            for some in all.chunks(AT_ONCE) {
+                let counts = self.counts.lock();
+                let of_key = |key: &LimitKey| counts.limiters[at].figures(key, clock());
+                keys.extend(some.iter().filter_map(of_key));
+            }
+            LimitFigures { name: rule.name.clone(), key: rule.key.name(), limit, keys }
+        });
+        figures.collect()
+    }
+
     /// Gives the store back what is left of the shares of days, before the program ends.
     pub(crate) async fn give_unused_back(&self) {
         let Some(keeper) = &self.keeper else { return };
@@ -358,6 +377,16 @@ impl LimitedTasks {
 }
 
 impl KeySource {
+    /// By what it counts, in words.
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Made(_) => Some("what the task states".to_owned()),
+            Self::Parameter(Argument::Name(name)) | Self::Tenant(Argument::Name(name)) => Some(name.clone()),
+            Self::Parameter(position) | Self::Tenant(position) => Some(position.to_string()),
+        }
+    }
+
     /// The key of a task; `None`: its arguments cannot be read.
     fn of(&self, message: &Message, params: &[&str]) -> Option<String> {
         let argument = |argument: &Argument| {

@@ -86,6 +86,16 @@ impl TaskLevers {
         Some(self.rates.get(task)?.text.clone())
     }
 
+    /// The rate limits that hold, by task: each as it was stated, and how long until the next start if that is not now.
+    pub(crate) fn rates(&self) -> Vec<(String, String, Option<Duration>)> {
+        let now = self.since.elapsed();
+        let rates = self.rates.iter().map(|rate| {
+            let wait = rate.bucket.lock().peek(now).err();
+            (rate.key().clone(), rate.text.clone(), wait)
+        });
+        rates.collect()
+    }
+
     /// Whether any task has a rate limit.
     pub(crate) fn limits_any(&self) -> bool {
         self.limits_any.load(Ordering::Acquire)

@@ -33,7 +33,18 @@ async fn each_page_fits_and_its_acts_are_reached_by_the_keyboard() {
         press(&chromium, "Enter", 13, Some("\r"));
         says(&chromium, "resume the queue mail: it goes on");
         // Each control of a page has a name.
-        for path in ["/queue?name=mail", "/failed", "/task?id=bad", "/tasks", "/lanes"] {
+        for path in [
+            "/queue?name=mail",
+            "/failed",
+            "/task?id=bad",
+            "/tasks",
+            "/lanes",
+            "/brakes",
+            "/tenants",
+            "/tenant?name=acme",
+            "/history",
+            "/enqueue?task=shop.mail",
+        ] {
             chromium.go(&format!("{url}{path}"));
             chromium.until("document.readyState === 'complete'");
             let nameless = "[...document.querySelectorAll('input:not([type=hidden]), select, textarea')]\
@@ -58,7 +69,7 @@ async fn a_page_follows_what_happens_and_rests_while_nobody_sees_it() {
         move || {
             let chromium = Chromium::start(true);
             chromium.go(&url);
-            chromium.until(&format!("{ready} === '3'"));
+            chromium.until(&format!("{ready} === '6'"));
             chromium.until("document.getElementById('age').textContent.startsWith('live')");
             // Times are those of the reader, and the page says whose.
             chromium.until("document.getElementById('zone').textContent.length > 0");
@@ -69,7 +80,7 @@ async fn a_page_follows_what_happens_and_rests_while_nobody_sees_it() {
     .await;
     mail::s("late@example.org".into(), "hello".into()).send(celeriac.client()).await.unwrap();
     let chromium = blocking(move || {
-        chromium.until(&format!("{ready} === '4'"));
+        chromium.until(&format!("{ready} === '7'"));
         assert_eq!(chromium.eval("window.witness"), true, "the page was not loaded again");
         // The keys: held numbers say so, and the letters lead to other pages.
         press(&chromium, ".", 190, Some("."));

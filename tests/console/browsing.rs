@@ -5,15 +5,16 @@ use std::net::TcpListener;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, rt};
 use celeriac::Celeriac;
+use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use celeriac::web::Console;
 use serde_json::{Value, json};
 
 use super::chromium::Chromium;
 use super::kit::failed;
-use super::tasks::{fails, import, mail, waits};
+use super::tasks::{export, fails, import, mail, waits};
 
 /// All pages of a console with the [`scene`], and what they are called.
-const PAGES: [(&str, &str); 16] = [
+const PAGES: [(&str, &str); 23] = [
     ("", "queues"),
     ("/queue?name=mail", "queue"),
     ("/tasks", "tasks"),
@@ -24,6 +25,13 @@ const PAGES: [(&str, &str); 16] = [
     ("/lane?scope=shop.import&key=malawi", "lane"),
     ("/periodic", "periodic"),
     ("/entry?name=yearly", "entry"),
+    ("/brakes", "brakes"),
+    ("/brakes?try=1&action=pause&tenant=acme&for=1h&reason=a+flood", "brake-tried"),
+    ("/tenants", "tenants"),
+    ("/tenant?name=acme", "tenant"),
+    ("/limits", "limits"),
+    ("/history", "history"),
+    ("/enqueue?task=shop.mail", "enqueue"),
     ("/processes", "processes"),
     ("/downloads", "downloads"),
     ("/live", "live"),
@@ -69,7 +77,11 @@ pub async fn scene(celeriac: &Celeriac) {
             .await
             .unwrap();
         import::s("malawi".into()).send(client.clone()).await.unwrap();
+        export::s("acme".into(), n).send(client.clone()).await.unwrap();
     }
+    let rule = BrakeRule::new().tenant("zoo").task("shop.*");
+    let brake = Brake::new(rule, BrakeAction::slow("6/m")).reason("their exports flood us");
+    celeriac.as_operator("amina").brakes().set(brake).await.unwrap();
 }
 
 /// Loads a page until a piece of script says that it is whole: a queue whose event loop has no time to answer is not on it,

@@ -48,6 +48,19 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
     }
     let written = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     let (id, name) = (written(EVIL), written(&queue));
+    let brake =
+        [("act", "set_brake"), ("action", "pause"), ("task", EVIL), ("reason", EVIL), ("back", "brakes")];
+    done(&console, &brake).await;
+    done(&console, &[("act", "pause_tenant"), ("tenant", EVIL), ("back", "tenants")]).await;
+    let quoted = json!(EVIL).to_string();
+    let call = [
+        ("act", "enqueue"),
+        ("task", "shop.mail"),
+        ("id", "called"),
+        ("arg.to", quoted.as_str()),
+        ("arg.body", quoted.as_str()),
+    ];
+    act(&console, &call).await;
     act(&console, &[("act", "pause"), ("queue", EVIL)]).await;
     act(&console, &[("act", "pause_entry"), ("entry", EVIL)]).await;
     done(&console, &[("act", "resume"), ("queue", queue.as_str()), ("back", "acts")]).await;
@@ -69,6 +82,20 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
         (format!("/downloads?id={id}"), true),
         ("/live".to_owned(), true),
         ("/acts".to_owned(), true),
+        ("/brakes".to_owned(), true),
+        (
+            format!("/brakes?try=1&action=pause&task={id}&tenant={id}&argument={id}&matches=x&reason={id}"),
+            true,
+        ),
+        ("/tenants".to_owned(), true),
+        (format!("/tenants?tenant={id}"), true),
+        (format!("/tenant?name={id}"), true),
+        ("/limits".to_owned(), true),
+        ("/history".to_owned(), true),
+        (format!("/history?by=tenant&name={id}"), true),
+        (format!("/enqueue?name={id}"), true),
+        (format!("/enqueue?task={id}"), false),
+        ("/task?id=called".to_owned(), true),
         (format!("/confirm?act=delete&id={id}"), true),
         (format!("/confirm?act=delete_all&error={id}"), true),
         (format!("/entry?name={id}"), false),

@@ -4,16 +4,21 @@ use celeriac_test_support as services;
 
 mod accessibility;
 mod acts;
+mod brakes;
 mod browser;
 mod browsing;
+mod calls;
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;
 mod guards;
+mod history;
 mod json;
 mod keyboard;
 mod kit;
+mod limits;
 mod pages;
 mod rights;
 mod search;
 mod tasks;
+mod tenants;

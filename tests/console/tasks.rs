@@ -53,6 +53,31 @@ pub async fn books(account: String) -> Result<(), TaskError> {
     Err(TaskError::permanent(format!("{account} is closed")))
 }
 
+/// A task of a tenant.
+#[task(name = "shop.export", queue = "mail", tenant = "{domain}")]
+pub async fn export(domain: String, form: u64) -> u64 {
+    form + domain.len() as u64
+}
+
+/// Fails for good if the amount is zero.
+#[task(name = "shop.charge", queue = "mail", tenant = "{domain}", max_retries = 0)]
+pub async fn charge(domain: String, amount: u64) -> Result<u64, TaskError> {
+    if amount == 0 { Err(TaskError::permanent(format!("{domain} owes nothing"))) } else { Ok(amount) }
+}
+
+/// One error of a gateway opens its breaker for an hour.
+#[task(
+    name = "shop.ring",
+    queue = "slow",
+    max_retries = 0,
+    max_running = 3,
+    limit_key = "{gateway}",
+    breaker(errors = 1, of = 1, pause = "1h", longest = "1h")
+)]
+pub async fn ring(gateway: String, answers: bool) -> Result<usize, TaskError> {
+    if answers { Ok(gateway.len()) } else { Err(TaskError::permanent("nobody answers")) }
+}
+
 static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// Does what an async body must not do: it keeps the event loop of its queue from everything else until it is

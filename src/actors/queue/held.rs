@@ -1,11 +1,11 @@
-//! What this queue has, for remote control.
+//! What this queue has, for remote control; and what its gates hold back, for operators.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use actix::{Handler, Message, MessageResult};
 
-use super::super::held::{HeldTask, HeldTasks};
+use super::super::held::{HeldTask, HeldTasks, QueueHold};
 use super::Queue;
 use crate::broker::Delivery;
 use crate::task::TaskId;
@@ -54,5 +54,24 @@ impl Handler<GetHeld> for Queue {
             is_paused: self.backlog.is_paused(),
             is_consuming: self.consumer.is_some(),
         })
+    }
+}
+
+/// Asks what the gates hold back in the queue.
+#[derive(Clone, Copy, Message)]
+#[rtype(result = "Vec<QueueHold>")]
+pub(in super::super) struct GetHolds;
+
+impl Handler<GetHolds> for Queue {
+    type Result = MessageResult<GetHolds>;
+
+    fn handle(&mut self, _: GetHolds, _: &mut Self::Context) -> Self::Result {
+        let groups = self.held_back.groups();
+        let holds = groups.map(|(group, hold)| QueueHold {
+            queue: self.row.name.clone(),
+            reason: hold.reason.clone(),
+            tasks: self.backlog.held_in(group),
+        });
+        MessageResult(holds.filter(|hold| hold.tasks > 0).collect())
     }
 }

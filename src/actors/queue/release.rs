@@ -118,6 +118,11 @@ impl HeldBack {
         pause.max(group.opens_at.since(now).min(longest[usize::from(by_clock)]))
     }
 
+    /// The groups that are known, each with its hold.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (u64, &Hold)> {
+        self.groups.iter().map(|(number, group)| (*number, &group.hold))
+    }
+
     /// How many tasks were put back into the broker and are not back yet.
     pub(super) fn away(&self, now: Timestamp) -> u64 {
         self.returns.outstanding(now)

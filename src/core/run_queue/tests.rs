@@ -39,6 +39,18 @@ fn who_waits_can_be_looked_at_and_knows_how_many_are_before_it() {
 }
 
 #[test]
+fn the_held_ones_of_a_group_are_counted() {
+    let mut queue = RunQueue::new(10);
+    for (tag, group) in [(1, 7), (2, 8), (3, 7)] {
+        queue.arrive(tag, (), 0, None, at(tag));
+        assert!(queue.hold(tag, group, at(tag)));
+    }
+    assert_eq!([7, 8, 9].map(|group| queue.held_in(group)), [2, 1, 0]);
+    queue.bring_back(7, at(10));
+    assert_eq!([7, 8].map(|group| queue.held_in(group)), [1, 1]);
+}
+
+#[test]
 fn no_more_than_the_limit_runs_and_a_finish_frees_a_place() {
     let mut queue = RunQueue::new(2);
     for tag in 1..=4 {

@@ -50,6 +50,12 @@ impl TenantWeight {
     pub fn new(weight: f64) -> Option<Self> {
         (Self::LEAST..=Self::MOST).contains(&weight).then(|| Self((weight * ONE as f64).round() as u64))
     }
+
+    /// The weight as a number.
+    #[allow(clippy::cast_precision_loss)] // a weight has three digits behind the point, and ten in all
+    pub fn value(self) -> f64 {
+        self.0 as f64 / ONE as f64
+    }
 }
 
 impl Default for TenantWeight {
@@ -362,6 +368,7 @@ mod tests {
         assert_eq!(TenantWeight::new(1.0), Some(TenantWeight::default()));
         assert_eq!(TenantWeight::new(0.001), Some(TenantWeight(1)));
         assert_eq!(TenantWeight::new(2.5), Some(TenantWeight(2_500)));
+        assert_eq!(TenantWeight::new(2.5).map(TenantWeight::value), Some(2.5));
     }
 
     #[test]

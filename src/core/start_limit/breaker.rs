@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::figures::BreakerPhase;
 use crate::core::backoff::doubled;
 
 /// The most runs that a breaker looks back at.
@@ -139,8 +140,7 @@ impl BreakerState {
             }
             (Phase::Closed, false, RunEnd::Success | RunEnd::Failure) => {
                 self.recent = (self.recent << 1) | u64::from(end == RunEnd::Failure);
-                let looked_at = u64::MAX >> (64 - breaker.of.clamp(1, MOST_RUNS));
-                if (self.recent & looked_at).count_ones() >= breaker.errors.max(1) {
+                if self.errors(breaker) >= breaker.errors.max(1) {
                     self.phase =
                         Phase::Open { until: now.saturating_add(breaker.pause), pause: breaker.pause };
                 }
@@ -148,6 +148,21 @@ impl BreakerState {
             }
             _ => false,
         }
+    }
+
+    /// How it stands, for an operator.
+    pub(super) fn phase(&self, breaker: &Breaker, now: Duration) -> BreakerPhase {
+        match self.phase {
+            Phase::Closed => BreakerPhase::Closed { errors: self.errors(breaker) },
+            Phase::Open { until, .. } if now < until => BreakerPhase::Open { wait: until - now },
+            Phase::Open { .. } | Phase::HalfOpen { .. } => BreakerPhase::HalfOpen,
+        }
+    }
+
+    /// How many of the runs that it looks back at have failed.
+    fn errors(&self, breaker: &Breaker) -> u32 {
+        let looked_at = u64::MAX >> (64 - breaker.of.clamp(1, MOST_RUNS));
+        (self.recent & looked_at).count_ones()
     }
 
     /// Whether it equals a new one.

@@ -94,6 +94,12 @@ impl DayCounts {
         })
     }
 
+    /// How many have started here today.
+    pub(super) fn started(&self, zone: Zone, now: LimitClock) -> u32 {
+        let today = LocalDay::at(now.wall, zone);
+        self.0.iter().find(|count| count.day == today).map_or(0, |count| count.started)
+    }
+
     /// Whether nothing is lost when the counts are forgotten: all of them are of days that are over.
     pub(super) fn is_idle(&self, zone: Zone, now: LimitClock) -> bool {
         let today = LocalDay::at(now.wall, zone);

@@ -134,14 +134,14 @@ pub struct StartLimiter {
 }
 
 #[derive(Clone, Debug, Default)]
-struct KeyCounts {
-    running: u32,
+pub(super) struct KeyCounts {
+    pub(super) running: u32,
     /// The rate, as far as this process counts it by itself.
     bucket: Option<TokenBucket>,
     /// The rate, as far as a store keeps it.
     lease: TokenLease,
-    days: DayCounts,
-    breaker: BreakerState,
+    pub(super) days: DayCounts,
+    pub(super) breaker: BreakerState,
 }
 
 impl StartLimiter {
@@ -228,14 +228,28 @@ impl StartLimiter {
     /// As [`check`](Self::check).
     pub fn look(&self, key: &str, now: LimitClock) -> Result<(), Refused> {
         let keys = [LimitKey::Own(key.into()), together(key)];
-        let known = keys.into_iter().find_map(|key| self.keys.get_key_value(&key));
+        let known = keys.into_iter().find(|key| self.keys.contains_key(key));
+        self.look_at(&known.unwrap_or_else(|| together(key)), now)
+    }
+
+    /// As [`look`](Self::look), by the counts of this key.
+    pub(super) fn look_at(&self, key: &LimitKey, now: LimitClock) -> Result<(), Refused> {
         let mut copy = Self::new(self.limit.clone(), self.keeping);
-        let key = known.map_or_else(|| together(key), |(key, _)| key.clone());
-        copy.keys.extend(known.map(|(key, counts)| (key.clone(), counts.clone())));
-        copy.check(&key, now).or_else(|refused| match refused.question {
+        copy.keys.extend(self.counts(key).map(|counts| (key.clone(), counts.clone())));
+        copy.check(key, now).or_else(|refused| match refused.question {
             Some(_) => Ok(()),
             None => Err(refused),
         })
+    }
+
+    /// What is counted for a key.
+    pub(super) fn counts(&self, key: &LimitKey) -> Option<&KeyCounts> {
+        self.keys.get(key)
+    }
+
+    /// The keys that have counts, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &LimitKey> {
+        self.keys.keys()
     }
 
     /// Counts a start that [`check`](Self::check) has just allowed. A question follows if it is time to ask the store.

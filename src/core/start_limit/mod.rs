@@ -6,6 +6,7 @@
 
 mod breaker;
 mod day_counts;
+mod figures;
 mod limiter;
 mod token_lease;
 
@@ -13,6 +14,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use breaker::{Breaker, MOST_RUNS, RunEnd};
+pub use figures::{BreakerPhase, KeyFigures, LimitFigures};
 pub use limiter::{
     LimitClock, LimitKeeping, LimitKey, LimitQuestion, LimitedStart, MOST_KEYS, Refused, StartLimiter,
 };

@@ -9,19 +9,25 @@
 //! - An act on all that match is about the tasks of those queues only for which whoever asks has the permission.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 
 use super::act_log::ActRecord;
-use super::address::{LONGEST, PageName, ScreenAddress};
+use super::address::{PageName, ScreenAddress};
+use super::brake_form::{self, BrakeForm, SURE};
+use super::call_form::{self, CallForm};
+use super::fields::Fields;
 use super::pages::acted_filter;
 use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::{Console, task_facts, token, words};
 use crate::actors::BeatError;
+use crate::app::BrakeScope;
 use crate::broker::{Retried, TaskEdit, TaskFilter};
+use crate::core::brake::BrakeAction;
 use crate::task::clock::now;
 use crate::task::{Arguments, TaskId};
 
@@ -29,6 +35,8 @@ use crate::task::{Arguments, TaskId};
 const MOST_WORKERS: usize = 100_000;
 /// The most bytes of edited arguments.
 const MOST_ARGUMENTS: usize = 256 << 10;
+/// For how long a tenant is paused, unless the form says otherwise.
+const TENANT_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// An act.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,48 +55,26 @@ pub(super) enum OperatorAct {
     RunNow { entry: String },
     PauseEntry { entry: String },
     ResumeEntry { entry: String },
+    SetBrake(Box<BrakeForm>),
+    ReleaseBrake { id: String },
+    PauseTenant { tenant: String, lasts: Duration },
+    ReleaseTenant { tenant: String },
+    SetWeight { tenant: String, weight: f64 },
+    Enqueue(Box<CallForm>),
 }
 
-/// The fields of a form.
-pub(super) struct Fields(HashMap<String, String>);
+/// What an act is about, for the question whether it is allowed.
+#[derive(Default)]
+struct ActSubject {
+    /// The queue; `None`: it is about none, or about all.
+    queue: Option<String>,
+    /// The tenant, if it is about the tasks of one alone.
+    tenant: Option<String>,
+}
 
-impl Fields {
-    pub(super) fn of(fields: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self(fields.into_iter().collect())
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    /// The value of a field that must be there and is short.
-    fn required(&self, name: &str) -> Result<String, ConsoleProblem> {
-        match self.get(name).map(str::trim) {
-            None | Some("") => Err(ConsoleProblem::malformed(format!("The act lacks `{name}`."))),
-            Some(text) if text.len() > LONGEST => Err(ConsoleProblem::malformed(format!(
-                "`{name}` has {} bytes; it has at most {LONGEST}.",
-                text.len()
-            ))),
-            Some(text) => Ok(text.to_owned()),
-        }
-    }
-
-    fn id(&self) -> Result<TaskId, ConsoleProblem> {
-        let id = TaskId::from(self.required("id")?);
-        if id.is_usable() { Ok(id) } else { Err(ConsoleProblem::malformed("An id has 1 to 255 bytes.")) }
-    }
-
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, ConsoleProblem> {
-        let text = self.required(name)?;
-        let shown = words::line(&text, 40);
-        text.parse().map_err(|_| ConsoleProblem::malformed(format!("`{shown}` is no number for `{name}`.")))
-    }
-
-    /// What chooses failed tasks, and up to when they were counted.
-    fn chosen(&self) -> Result<ScreenAddress, ConsoleProblem> {
-        let names = ["task", "queue", "argument", "error", "kind", "until"];
-        let fields = names.into_iter().filter_map(|name| Some((name.to_owned(), self.get(name)?.to_owned())));
-        ScreenAddress::checked(PageName::Failed, fields.collect()).map_err(ConsoleProblem::malformed)
+impl ActSubject {
+    fn of(queue: Option<String>, tenant: Option<&str>) -> Self {
+        Self { queue, tenant: tenant.map(str::to_owned) }
     }
 }
 
@@ -125,6 +111,17 @@ impl OperatorAct {
             "run_now" => Self::RunNow { entry: fields.required("entry")? },
             "pause_entry" => Self::PauseEntry { entry: fields.required("entry")? },
             "resume_entry" => Self::ResumeEntry { entry: fields.required("entry")? },
+            "set_brake" => Self::SetBrake(Box::new(sure(fields)?)),
+            "release_brake" => Self::ReleaseBrake { id: fields.required("id")? },
+            "pause_tenant" => Self::PauseTenant {
+                tenant: fields.required("tenant")?,
+                lasts: brake_form::lasts(fields.get("for"))?.unwrap_or(TENANT_PAUSE),
+            },
+            "release_tenant" => Self::ReleaseTenant { tenant: fields.required("tenant")? },
+            "set_weight" => {
+                Self::SetWeight { tenant: fields.required("tenant")?, weight: fields.number("weight")? }
+            }
+            "enqueue" => Self::Enqueue(Box::new(CallForm::read(fields)?)),
             other => {
                 let text = format!("The console has no act `{}`.", words::line(other, 40));
                 return Err(ConsoleProblem::malformed(text));
@@ -144,6 +141,12 @@ impl OperatorAct {
             Self::Unblock { .. } | Self::SetConcurrency { .. } => Permission::SteerLane,
             Self::RunNow { .. } => Permission::RunNow,
             Self::PauseEntry { .. } | Self::ResumeEntry { .. } => Permission::PauseEntry,
+            Self::SetBrake(_)
+            | Self::ReleaseBrake { .. }
+            | Self::PauseTenant { .. }
+            | Self::ReleaseTenant { .. } => Permission::Brake,
+            Self::SetWeight { .. } => Permission::SetWeight,
+            Self::Enqueue(_) => Permission::Enqueue,
         }
     }
 
@@ -170,25 +173,63 @@ impl OperatorAct {
             Self::RunNow { entry } => format!("run the periodic entry {entry} now"),
             Self::PauseEntry { entry } => format!("pause the periodic entry {entry}"),
             Self::ResumeEntry { entry } => format!("resume the periodic entry {entry}"),
+            Self::SetBrake(form) => {
+                format!("set a brake: {} for {}, {}", form.action(), form.rule(), form.ends())
+            }
+            Self::ReleaseBrake { id } => format!("take the brake {id} away"),
+            Self::PauseTenant { tenant, lasts } => {
+                format!("pause the tenant {tenant} for {}", words::span(*lasts))
+            }
+            Self::ReleaseTenant { tenant } => format!("let the tenant {tenant} go on"),
+            Self::SetWeight { tenant, weight } => format!("give the tenant {tenant} the weight {weight}"),
+            Self::Enqueue(call) => format!("call the task {}", call.task),
         }
     }
 
-    /// The queue that the act is about; `None`: it is about none, or about all.
-    async fn queue(&self, console: &Console) -> Result<Option<String>, ConsoleProblem> {
+    /// What the act is about.
+    async fn subject(&self, console: &Console) -> Result<ActSubject, ConsoleProblem> {
         Ok(match self {
             Self::Pause { queue } | Self::Resume { queue } | Self::Resize { queue, .. } => {
-                Some(queue.clone())
+                ActSubject::of(Some(queue.clone()), None)
             }
             Self::Revoke { id, .. } | Self::Retry { id } | Self::Edit { id, .. } | Self::Delete { id } => {
-                let known = task_facts::queue_of(console, id).await?;
+                let known = task_facts::owner_of(console, id).await?;
                 let unknown = || {
                     let shown = words::line(id.as_str(), 80);
                     ConsoleProblem::unknown(format!("No task of the id `{shown}` is known here."))
                 };
-                Some(known.ok_or_else(unknown)?)
+                let (queue, tenant) = known.ok_or_else(unknown)?;
+                ActSubject { queue: Some(queue), tenant }
             }
-            Self::RetryAll { chosen } | Self::DeleteAll { chosen } => chosen.get("queue").map(str::to_owned),
-            _ => None,
+            Self::RetryAll { chosen } | Self::DeleteAll { chosen } => {
+                ActSubject::of(chosen.get("queue").map(str::to_owned), None)
+            }
+            Self::SetBrake(form) => ActSubject::of(form.rule().queue.clone(), form.tenant()),
+            Self::ReleaseBrake { id } => {
+                let brakes = console.celeriac.brakes().list().await?;
+                let unknown = || {
+                    let shown = words::line(id, 80);
+                    ConsoleProblem::unknown(format!(
+                        "There is no brake `{shown}`: it is over, or was taken away."
+                    ))
+                };
+                let brake = brakes.iter().find(|brake| brake.id == *id).ok_or_else(unknown)?;
+                ActSubject::of(brake.rule.queue.clone(), brake_form::tenant_of(&brake.rule))
+            }
+            Self::PauseTenant { tenant, .. }
+            | Self::ReleaseTenant { tenant }
+            | Self::SetWeight { tenant, .. } => ActSubject::of(None, Some(tenant)),
+            Self::Enqueue(call) => {
+                let task = call.definition(console)?;
+                let place = console.celeriac.place_of_call(task.name, &call.arguments());
+                let (queue, tenant) = place.map_err(|error| call_form::refused(&error))?;
+                ActSubject { queue: Some(queue), tenant }
+            }
+            Self::Unblock { .. }
+            | Self::SetConcurrency { .. }
+            | Self::RunNow { .. }
+            | Self::PauseEntry { .. }
+            | Self::ResumeEntry { .. } => ActSubject::default(),
         })
     }
 
@@ -240,10 +281,16 @@ impl OperatorAct {
             Self::Retry { id } => retried(&celeriac.retry_failed(&one(id)).await?),
             Self::Edit { id, arguments } => {
                 let kept = celeriac.failed_tasks(&one(id), 1).await?;
-                if kept.iter().any(|task| console.hides(&task.message)) {
-                    return Err(ConsoleProblem::denied(
-                        "The arguments of this task are hidden, by its caller or by this program, so it goes back as it was or not at all.",
-                    ));
+                for task in &kept {
+                    if console.hides(&task.message) {
+                        return Err(ConsoleProblem::denied(
+                            "The arguments of this task are hidden, by its caller or by this program, so it goes back as it was or not at all.",
+                        ));
+                    }
+                    // Other arguments may make it a task of another tenant.
+                    let (queue, permission) = (Some(task.message.queue.as_str()), self.permission());
+                    let tenant = celeriac.tenant_after_edit(&task.message, arguments);
+                    console.permit_with(request, permission, queue, tenant.as_deref()).await?;
                 }
                 let edit = TaskEdit::arguments(arguments.clone());
                 retried(&celeriac.edit_and_retry_failed(&one(id), edit).await?)
@@ -278,7 +325,77 @@ impl OperatorAct {
                 celeriac.beat().resume(entry).await.map_err(beat)?;
                 Ok("it fires at its next time; what it missed is not made up for".to_owned())
             }
+            Self::SetBrake(form) => {
+                if let BrakeAction::Divert { divert_to } = form.action() {
+                    console.permit(request, Permission::Brake, Some(divert_to)).await?;
+                }
+                let brake = celeriac.brakes().set(form.brake(now())).await?;
+                Ok(format!("{brake} is set, {}; what runs goes on", reach(celeriac.brakes().scope())))
+            }
+            Self::ReleaseBrake { id } => {
+                let brake = celeriac.brakes().remove(id).await?;
+                let outcome = if brake.is_some() { "what it has held starts" } else { "it was gone already" };
+                Ok(outcome.to_owned())
+            }
+            Self::PauseTenant { tenant, lasts } => {
+                let until = now() + *lasts;
+                celeriac.brakes().set(brake_form::tenant_brake(tenant, until)).await?;
+                let holds = reach(celeriac.brakes().scope());
+                Ok(format!(
+                    "none of its tasks starts before {}, {holds}; what runs goes on",
+                    words::clock(until)
+                ))
+            }
+            Self::ReleaseTenant { tenant } => {
+                let brake = celeriac.brakes().remove(&brake_form::tenant_brake_id(tenant)).await?;
+                let outcome =
+                    if brake.is_some() { "its tasks start in their turn" } else { "it was not paused here" };
+                Ok(outcome.to_owned())
+            }
+            Self::SetWeight { tenant, weight } => {
+                celeriac.set_tenant_weight(tenant, *weight)?;
+                celeriac.mark("weight", &format!("tenant {tenant}: {weight}"));
+                Ok("it counts for what starts from now on, in this program, until it restarts".to_owned())
+            }
+            Self::Enqueue(call) => {
+                let (task, arguments) = (call.definition(console)?, call.arguments());
+                let receipt = celeriac.call_task(task, arguments, call.id.clone()).await;
+                let receipt = receipt.map_err(|error| call_form::refused(&error))?;
+                celeriac.mark("enqueue", &format!("{} as {}", task.name, receipt.id));
+                let how = if receipt.joined { "an earlier call does the same" } else { "it is accepted" };
+                Ok(format!("{how}: it is in the queue {} as {}", receipt.queue, receipt.id))
+            }
         }
+    }
+
+    /// The page that shows what an act has made.
+    async fn made(&self, console: &Console) -> Option<ScreenAddress> {
+        let Self::Enqueue(call) = self else { return None };
+        // A call that has joined an earlier one has made no task, and one whose result is not kept may be gone by now.
+        let is_known = matches!(task_facts::owner_of(console, &call.id).await, Ok(Some(_)));
+        Some(if is_known {
+            ScreenAddress::of(PageName::Task).with("id", call.id.as_str())
+        } else {
+            ScreenAddress::of(PageName::Enqueue).with("task", &call.task)
+        })
+    }
+}
+
+/// The brake of a form. One that is about every task has to say that this is meant.
+fn sure(fields: &Fields) -> Result<BrakeForm, ConsoleProblem> {
+    let form = BrakeForm::read(|name| fields.get(name))?;
+    if form.is_about_everything() && fields.get(SURE).is_none() {
+        let text = format!("The brake is about every task. If that is meant, send `{SURE}` with it.");
+        return Err(ConsoleProblem::malformed(text));
+    }
+    Ok(form)
+}
+
+/// Where a brake holds, in words.
+fn reach(scope: BrakeScope) -> &'static str {
+    match scope {
+        BrakeScope::Fleet => "in all programs that keep their notes in the same place, within a second",
+        BrakeScope::Process => "in this program, until it ends",
     }
 }
 
@@ -357,8 +474,8 @@ pub(super) async fn answer(
     console.permit(request, Permission::See, None).await?;
     token::check(request, console, fields.get(token::FIELD)).map_err(ConsoleProblem::denied)?;
     let act = OperatorAct::read(fields)?;
-    let queue = act.queue(console).await?;
-    let allowed = console.permit(request, act.permission(), queue.as_deref()).await;
+    let ActSubject { queue, tenant } = act.subject(console).await?;
+    let allowed = console.permit_with(request, act.permission(), queue.as_deref(), tenant.as_deref()).await;
     let who = match &allowed {
         Ok(who) => who.clone(),
         // The name under which the console may be seen.
@@ -394,7 +511,10 @@ pub(super) async fn answer(
     if wants_json(request) {
         return Ok(HttpResponse::Ok().json(json!({ "act": number, "what": act.what(), "outcome": outcome })));
     }
-    let back = fields.get("back").and_then(ScreenAddress::read_relative);
+    let back = match act.made(console).await {
+        Some(made) => Some(made),
+        None => fields.get("back").and_then(ScreenAddress::read_relative),
+    };
     let back = back.unwrap_or_else(|| ScreenAddress::of(PageName::Acts)).with("done", number.to_string());
     Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, back.below(&console.public))).finish())
 }
@@ -433,6 +553,15 @@ mod tests {
             read(&lane),
             Ok(OperatorAct::SetConcurrency { scope: "s".into(), key: "k".into(), concurrency: Some(0) })
         );
+        let tenant = read(&[("act", "pause_tenant"), ("tenant", "acme")]).expect("an act");
+        assert_eq!(tenant.what(), "pause the tenant acme for 1 h");
+        let weight = read(&[("act", "set_weight"), ("tenant", "acme"), ("weight", "2.5")]);
+        assert_eq!(weight, Ok(OperatorAct::SetWeight { tenant: "acme".to_owned(), weight: 2.5 }));
+        let brake = read(&[("act", "set_brake"), ("action", "pause"), ("task", "a.*"), ("for", "30m")]);
+        let brake = brake.expect("an act");
+        assert_eq!(brake.what(), "set a brake: pause for task a.*, for 30 min");
+        let all = [("act", "set_brake"), ("action", "pause"), ("all", "1"), ("sure", "1")];
+        assert!(read(&all).is_ok() && read(&all[..3]).expect_err("not sure").contains("`sure`"));
     }
 
     #[test]

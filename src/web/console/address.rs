@@ -25,6 +25,12 @@ pub(super) enum PageName {
     Lane,
     Periodic,
     Entry,
+    Brakes,
+    Tenants,
+    Tenant,
+    Limits,
+    History,
+    Enqueue,
     Processes,
     Downloads,
     Live,
@@ -33,7 +39,7 @@ pub(super) enum PageName {
 }
 
 impl PageName {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Queues,
         Self::Queue,
         Self::Tasks,
@@ -43,6 +49,12 @@ impl PageName {
         Self::Lane,
         Self::Periodic,
         Self::Entry,
+        Self::Brakes,
+        Self::Tenants,
+        Self::Tenant,
+        Self::Limits,
+        Self::History,
+        Self::Enqueue,
         Self::Processes,
         Self::Downloads,
         Self::Live,
@@ -62,6 +74,12 @@ impl PageName {
             Self::Lane => "lane",
             Self::Periodic => "periodic",
             Self::Entry => "entry",
+            Self::Brakes => "brakes",
+            Self::Tenants => "tenants",
+            Self::Tenant => "tenant",
+            Self::Limits => "limits",
+            Self::History => "history",
+            Self::Enqueue => "enqueue",
             Self::Processes => "processes",
             Self::Downloads => "downloads",
             Self::Live => "live",
@@ -70,10 +88,12 @@ impl PageName {
         }
     }
 
-    /// Whether the page changes while somebody looks at it. What was searched for, and what is to be confirmed, stays as it
-    /// was found.
+    /// Whether the page changes while somebody looks at it. What was searched for, what is being written, and what is to be
+    /// confirmed stays as it was found.
     pub(super) fn is_live(self) -> bool {
-        !matches!(self, Self::Tasks | Self::Failed | Self::Acts | Self::Confirm)
+        let is_found =
+            matches!(self, Self::Tasks | Self::Failed | Self::Tenants | Self::Tenant | Self::History);
+        !is_found && !matches!(self, Self::Brakes | Self::Enqueue | Self::Acts | Self::Confirm)
     }
 
     /// The page of the navigation under which this one stands.
@@ -83,6 +103,7 @@ impl PageName {
             Self::Task => Self::Tasks,
             Self::Lane => Self::Lanes,
             Self::Entry => Self::Periodic,
+            Self::Tenant => Self::Tenants,
             Self::Confirm => Self::Acts,
             page => page,
         }

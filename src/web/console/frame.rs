@@ -13,12 +13,17 @@ pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-sr
                                  form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The pages of the navigation, with the letter that leads there behind `g`.
-const PAGES: [(PageName, &str, &str); 9] = [
+const PAGES: [(PageName, &str, &str); 14] = [
     (PageName::Queues, "Queues", "q"),
     (PageName::Tasks, "Tasks", "t"),
     (PageName::Failed, "Failed", "f"),
+    (PageName::Tenants, "Tenants", "n"),
     (PageName::Lanes, "Lanes", "l"),
     (PageName::Periodic, "Periodic", "p"),
+    (PageName::Brakes, "Brakes", "b"),
+    (PageName::Limits, "Limits", "m"),
+    (PageName::Enqueue, "Enqueue", "e"),
+    (PageName::History, "History", "h"),
     (PageName::Processes, "Processes", "r"),
     (PageName::Downloads, "Downloads", "d"),
     (PageName::Live, "Live", "v"),

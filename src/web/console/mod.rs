@@ -9,6 +9,11 @@
 //! | `failed` | failed tasks and dead letters, found by what they say; run again and delete, one or all that match |
 //! | `lanes`, `lane?scope=&key=` | serial keys: who is in, how many wait, what blocks; the levers |
 //! | `periodic`, `entry?name=` | periodic entries in words, with their next twenty times; run now, pause |
+//! | `tenants`, `tenant?name=` | who uses most: waits, runs, share, weight; pause one for an hour, change its weight |
+//! | `brakes` | rules that hold tasks back: set one after a dry run, take it away |
+//! | `limits` | what each limit has used, by key, and how its breaker stands |
+//! | `enqueue` | a form for a call of each task |
+//! | `history` | seven days as charts, with deploys and acts |
 //! | `processes` | what runs here, stuck bodies first, and the programs on the broker |
 //! | `downloads` | progress and downloads as their users see them |
 //! | `live` | charts of the last minutes |
@@ -43,6 +48,10 @@ mod address;
 mod arguments;
 mod assets;
 mod board;
+mod brake_form;
+mod call_form;
+mod charts;
+mod fields;
 mod frame;
 mod pages;
 mod parts;
@@ -56,6 +65,7 @@ mod shared_looks;
 mod stream;
 mod task_facts;
 mod task_rows;
+mod tenant_book;
 mod token;
 mod visit;
 mod words;

@@ -170,6 +170,11 @@ pub(super) fn thin_bar(part: u64, whole: u64) -> Markup {
 
 /// A line through these values, from left to right; the highest value, and at least `least`, is at the top.
 pub(super) fn line(values: &[f64], least: f64) -> Markup {
+    line_of("line", values, least)
+}
+
+/// The same, with a look of its own.
+pub(super) fn line_of(class: &str, values: &[f64], least: f64) -> Markup {
     let most = values.iter().copied().fold(least, f64::max);
     let steps = values.len().saturating_sub(1).max(1);
     let mut points = String::new();
@@ -180,7 +185,7 @@ pub(super) fn line(values: &[f64], least: f64) -> Markup {
     }
     html! {
         svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%" {
-            polyline class="line" points=(points.trim_end()) {}
+            polyline class=(class) points=(points.trim_end()) {}
         }
     }
 }

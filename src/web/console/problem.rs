@@ -160,7 +160,9 @@ impl From<&ControlError> for ConsoleProblem {
             | ControlError::NoAbility { .. }
             | ControlError::NoFleet(_) => Self::unknown(error.to_string()),
             ControlError::Broker(BrokerError::Invalid(text)) => Self::malformed(text.as_str()),
-            ControlError::NoWorkers => Self::malformed(error.to_string()),
+            ControlError::NoWorkers | ControlError::Brake(_) | ControlError::BadWeight { .. } => {
+                Self::malformed(error.to_string())
+            }
             error => Self::unavailable(error),
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use super::Console;
 
@@ -38,11 +39,17 @@ pub enum Permission {
     RunNow,
     /// Pausing a periodic entry, and ending its pause.
     PauseEntry,
+    /// Counting what a brake would be about, setting brakes and taking them away. A brake that diverts needs it for both queues.
+    Brake,
+    /// Changing the weight of a tenant, and so its share of the slots.
+    SetWeight,
+    /// Calling a task by hand. It is asked for the queue to which the call goes by its arguments.
+    Enqueue,
 }
 
 impl Permission {
     /// All that there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::See,
         Self::Pause,
         Self::Resize,
@@ -53,10 +60,13 @@ impl Permission {
         Self::SteerLane,
         Self::RunNow,
         Self::PauseEntry,
+        Self::Brake,
+        Self::SetWeight,
+        Self::Enqueue,
     ];
 
     /// The word for it: `see`, `pause`, `resize`, `revoke`, `retry`, `edit`, `delete`, `steer_lane`, `run_now`,
-    /// `pause_entry`.
+    /// `pause_entry`, `brake`, `set_weight`, `enqueue`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::See => "see",
@@ -69,6 +79,9 @@ impl Permission {
             Self::SteerLane => "steer_lane",
             Self::RunNow => "run_now",
             Self::PauseEntry => "pause_entry",
+            Self::Brake => "brake",
+            Self::SetWeight => "set_weight",
+            Self::Enqueue => "enqueue",
         }
     }
 }
@@ -83,6 +96,11 @@ pub struct PermissionCheck {
     /// lane, a periodic entry, or the tasks of all queues at once. An act on these is asked about for each queue as well, and
     /// leaves alone the queues for which it is denied.
     pub queue: Option<String>,
+    /// The tenant whose tasks it is about. `None`: it is about the tasks of all tenants, and those without one. The program is
+    /// asked about a tenant only after it has denied the same for all of them, so a function that does not look at this field
+    /// has nothing to change. One that allows it for a tenant alone lets somebody see, or touch, the tasks of that tenant and
+    /// no others.
+    pub tenant: Option<String>,
 }
 
 /// The answer of the program.
@@ -158,12 +176,17 @@ pub(super) enum NotAllowed {
     LogIn(String),
 }
 
+/// What the program is asked about the tasks of one tenant: what to do, in which queue of the catalogue, and whose.
+pub(super) type TenantQuestion = (Permission, Option<String>, String);
+
 /// Who looks at a page, and what may be shown and offered there.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Viewer {
     pub(super) who: String,
     allowed: HashMap<Permission, HashSet<Option<String>>>,
     queues: HashSet<String>,
+    /// The answers about single tenants, whose tasks are come across while a page is made. Clones share them.
+    tenants: Arc<Mutex<HashMap<TenantQuestion, bool>>>,
 }
 
 impl Viewer {
@@ -174,12 +197,76 @@ impl Viewer {
         self.allowed.get(&permission).is_some_and(|queues| queues.contains(&queue))
     }
 
-    /// Whether the viewer may see the tasks of a queue.
+    /// Whether the viewer may see a queue, and so all of its tasks. A queue that the catalogue does not have is seen by who may
+    /// see any.
     pub(super) fn sees(&self, queue: &str) -> bool {
-        self.may(Permission::See, Some(queue))
+        self.may(Permission::See, Some(queue)) && (self.queues.contains(queue) || self.sees_any())
     }
 
-    /// Whether the viewer may see the tasks of every queue, and so what may have tasks of any: a lane.
+    /// Whether the viewer may see any queue. Who may not can see the tasks of a tenant at most.
+    pub(super) fn sees_any(&self) -> bool {
+        self.queues.is_empty() || self.queues.iter().any(|queue| self.may(Permission::See, Some(queue)))
+    }
+
+    /// Whether the viewer may do that with a task of this tenant in a queue: with all tasks of the queue, or with those of the
+    /// tenant, as far as the program [was asked](super::visit::ConsoleVisit::ask_of_tenants).
+    pub(super) fn may_with(&self, permission: Permission, queue: &str, tenant: Option<&str>) -> bool {
+        self.may_with_all(permission, queue)
+            || tenant.is_some_and(|tenant| {
+                let question = self.question(permission, queue, tenant);
+                self.tenants.lock().get(&question).copied().unwrap_or_default()
+            })
+    }
+
+    /// Whether the viewer may do that with the tasks of all tenants in a queue.
+    fn may_with_all(&self, permission: Permission, queue: &str) -> bool {
+        match permission {
+            Permission::See => self.sees(queue),
+            permission => self.may(permission, Some(queue)),
+        }
+    }
+
+    /// Whether the viewer may see a task of this tenant in a queue.
+    pub(super) fn sees_task(&self, queue: &str, tenant: Option<&str>) -> bool {
+        self.may_with(Permission::See, queue, tenant)
+    }
+
+    /// What is still to be asked before it is known what the viewer may do with these tasks.
+    pub(super) fn open_questions<'a>(
+        &self,
+        permissions: &[Permission],
+        tasks: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> HashSet<TenantQuestion> {
+        let known = self.tenants.lock();
+        let mut open = HashSet::new();
+        for (queue, tenant) in tasks {
+            let Some(tenant) = tenant else { continue };
+            for permission in permissions {
+                let question = self.question(*permission, queue, tenant);
+                if !self.may_with_all(*permission, queue) && !known.contains_key(&question) {
+                    open.insert(question);
+                }
+            }
+        }
+        open
+    }
+
+    /// Notes the answers of the program.
+    pub(super) fn note(&self, answers: impl IntoIterator<Item = (TenantQuestion, bool)>) {
+        self.tenants.lock().extend(answers);
+    }
+
+    fn question(&self, permission: Permission, queue: &str, tenant: &str) -> TenantQuestion {
+        let queue = Some(queue).filter(|queue| self.queues.contains(*queue)).map(str::to_owned);
+        (permission, queue, tenant.to_owned())
+    }
+
+    /// The names of the queues of the catalogue.
+    pub(super) fn queues(&self) -> impl Iterator<Item = &str> {
+        self.queues.iter().map(String::as_str)
+    }
+
+    /// Whether the viewer may see the tasks of every queue, and so what may have tasks of any: a lane, a limit, a brake.
     pub(super) fn sees_all(&self) -> bool {
         self.queues.iter().all(|queue| self.sees(queue))
     }
@@ -198,17 +285,45 @@ impl Console {
         self.celeriac.catalogue().resolve(queue).unwrap_or(queue).to_owned()
     }
 
-    /// Asks the program for one permission; the answer is the name of who asks.
+    /// Asks the program for one permission on the tasks of all tenants; the answer is the name of who asks.
     pub(super) async fn permit(
         &self,
         request: &HttpRequest,
         permission: Permission,
         queue: Option<&str>,
     ) -> Result<String, NotAllowed> {
+        self.permit_of(request, permission, queue, None).await
+    }
+
+    /// Asks the program for one permission on the tasks of a tenant in a queue: on all tasks of the queue first, and on those of
+    /// the tenant if that is denied.
+    pub(super) async fn permit_with(
+        &self,
+        request: &HttpRequest,
+        permission: Permission,
+        queue: Option<&str>,
+        tenant: Option<&str>,
+    ) -> Result<String, NotAllowed> {
+        match (self.permit(request, permission, queue).await, tenant) {
+            (Err(NotAllowed::Denied(..)), Some(_)) => {
+                self.permit_of(request, permission, queue, tenant).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    /// Asks the program for one permission on the tasks of this tenant, or of all.
+    pub(super) async fn permit_of(
+        &self,
+        request: &HttpRequest,
+        permission: Permission,
+        queue: Option<&str>,
+        tenant: Option<&str>,
+    ) -> Result<String, NotAllowed> {
         let Some(hook) = &self.hook else { return Err(NotAllowed::Closed) };
         // A queue that the catalogue does not have is no queue that the program could have an opinion about.
         let queue = queue.and_then(|queue| self.celeriac.catalogue().resolve(queue)).map(str::to_owned);
-        let check = PermissionCheck { permission, queue: queue.clone() };
+        let check = PermissionCheck { permission, queue: queue.clone(), tenant: tenant.map(str::to_owned) };
         match hook(request.clone(), check).await {
             Authorization::As(who) => Ok(who),
             Authorization::Denied => Err(NotAllowed::Denied(permission, queue)),
@@ -228,7 +343,7 @@ impl Console {
         let who = self.permit(request, Permission::See, None).await?;
         let queues: HashSet<String> =
             self.celeriac.catalogue().queues.iter().map(|row| row.name.clone()).collect();
-        let mut viewer = Viewer { who, allowed: HashMap::new(), queues };
+        let mut viewer = Viewer { who, queues, ..Viewer::default() };
         viewer.allowed.entry(Permission::See).or_default().insert(None);
         let mut checks: Vec<(Permission, Option<String>)> =
             viewer.queues.iter().map(|queue| (Permission::See, Some(queue.clone()))).collect();
@@ -270,6 +385,7 @@ mod tests {
                 (Permission::Pause, all(&[Some("mail")])),
             ]),
             queues: ["mail", "sms"].map(str::to_owned).into(),
+            ..Viewer::default()
         };
         assert!(viewer.sees("mail") && !viewer.sees("sms") && !viewer.sees_all());
         assert!(viewer.may(Permission::Pause, Some("mail")) && !viewer.may(Permission::Pause, None));
@@ -278,5 +394,32 @@ mod tests {
             !viewer.may(Permission::Pause, Some("gone")) && !viewer.may(Permission::Delete, Some("mail"))
         );
         assert_eq!(viewer.permissions(), ["see", "pause"]);
+    }
+
+    #[test]
+    fn who_sees_no_queue_sees_the_tasks_of_a_tenant_and_no_others() {
+        let viewer = Viewer {
+            who: "acme".to_owned(),
+            allowed: HashMap::from([(Permission::See, HashSet::from([None]))]),
+            queues: ["mail", "sms"].map(str::to_owned).into(),
+            ..Viewer::default()
+        };
+        let tasks = [("mail", Some("acme")), ("mail", None), ("gone", Some("zoo")), ("mail", Some("acme"))];
+        let open = viewer.open_questions(&[Permission::See], tasks);
+        let question = |queue: Option<&str>, tenant: &str| {
+            (Permission::See, queue.map(str::to_owned), tenant.to_owned())
+        };
+        assert_eq!(open, HashSet::from([question(Some("mail"), "acme"), question(None, "zoo")]));
+        assert!(!viewer.sees_task("mail", Some("acme")), "nobody has answered yet");
+        viewer.note(open.into_iter().map(|question| (question.clone(), question.2 == "acme")));
+        assert!(viewer.sees_task("mail", Some("acme")));
+        assert!(viewer.open_questions(&[Permission::See], tasks).is_empty(), "each is asked once");
+        assert!(!viewer.may_with(Permission::Delete, "mail", Some("acme")));
+        for (queue, tenant) in
+            [("mail", None), ("sms", Some("acme")), ("gone", Some("zoo")), ("gone", None), ("", None)]
+        {
+            assert!(!viewer.sees_task(queue, tenant), "{queue} {tenant:?}");
+        }
+        assert!(!viewer.sees_any() && !viewer.sees_all() && !viewer.sees("gone"));
     }
 }

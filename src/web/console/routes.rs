@@ -8,8 +8,9 @@ use actix_web::middleware::DefaultHeaders;
 use actix_web::{HttpRequest, HttpResponse, Resource, rt, web};
 use serde_json::json;
 
-use super::acts::{self, Fields};
+use super::acts;
 use super::address::PageName;
+use super::fields::Fields;
 use super::problem::{ConsoleProblem, wants_json};
 use super::visit::ConsoleVisit;
 use super::{Console, arguments, assets, frame, pages, stream};

@@ -221,10 +221,13 @@ async fn find(console: &Console, id: &TaskId) -> SeenFacts {
     Ok(Some(facts))
 }
 
-/// The queue of a task; `None`: nothing is known of the task.
-pub(super) async fn queue_of(console: &Console, id: &TaskId) -> Result<Option<String>, ConsoleProblem> {
+/// The queue of a task and its tenant, as far as its message is there; `None`: nothing is known of the task.
+pub(super) async fn owner_of(
+    console: &Console,
+    id: &TaskId,
+) -> Result<Option<(String, Option<String>)>, ConsoleProblem> {
     match find(console, id).await {
-        Ok(facts) => Ok(facts.map(|facts| facts.queue)),
+        Ok(facts) => Ok(facts.map(|facts| (facts.queue, facts.tenant))),
         Err(FactsError::Control(error)) => Err(error.into()),
         Err(FactsError::Get(error)) => Err(error.into()),
     }
@@ -294,7 +297,7 @@ fn of_message(console: &Console, id: &TaskId, message: Option<&Message>) -> Task
     TaskFacts {
         task: words::line(&message.task, LONGEST),
         queue: message.queue.clone(),
-        tenant: message.tenant().map(|tenant| words::line(tenant, 100)),
+        tenant: message.tenant().map(str::to_owned),
         enqueued_at: Some(message.enqueued_at),
         eta: message.eta,
         expires_at: message.expires,

@@ -9,14 +9,15 @@ use super::address::{LONGEST, ScreenAddress};
 use super::pages::{LIST_FRESH, ROWS};
 use super::parts::{self, Mark};
 use super::problem::ConsoleProblem;
+use super::rights::Permission;
 use super::shared_looks::Looked;
 use super::visit::ConsoleVisit;
 use super::{Console, words};
 use crate::app::ControlError;
 use crate::broker::{Standing, TaskFilter, UnfinishedTask};
 use crate::core::Timestamp;
-use crate::task::TaskId;
 use crate::task::clock::now;
+use crate::task::{Message, TaskId};
 
 /// The most bytes of an error in a row.
 const ERROR: usize = 160;
@@ -119,6 +120,7 @@ pub(super) struct TaskQuery {
     pub(super) queue: Option<String>,
     pub(super) standing: Option<String>,
     pub(super) task: Option<String>,
+    pub(super) tenant: Option<String>,
     pub(super) argument: Option<String>,
     pub(super) error: Option<String>,
     /// Whether all tasks are looked through, also where there is an index.
@@ -133,6 +135,7 @@ impl TaskQuery {
             queue: of("queue"),
             standing: of("standing"),
             task: of("task"),
+            tenant: of("tenant"),
             argument: of("argument"),
             error: of("error"),
             scans: address.get(WAY) == Some(SCAN),
@@ -141,7 +144,8 @@ impl TaskQuery {
 
     /// Whether it chooses by more than the queue and the standing, so that tasks have to be looked through.
     pub(super) fn searches(&self) -> bool {
-        self.task.is_some() || self.argument.is_some() || self.error.is_some()
+        let Self { queue: _, standing: _, task, tenant, argument, error } = self;
+        task.is_some() || tenant.is_some() || argument.is_some() || error.is_some()
     }
 
     fn standing(&self) -> Result<Option<TaskStanding>, ConsoleProblem> {
@@ -158,10 +162,18 @@ impl TaskQuery {
     /// The filter for tasks. By an argument it chooses tasks only whose arguments this console shows.
     pub(super) fn filter(&self, console: &Console) -> Result<TaskFilter, ConsoleProblem> {
         let filter = self.conditions()?;
-        Ok(match self.argument {
-            Some(_) => filter.matching(console.shows_arguments()),
-            None => filter,
-        })
+        let is_choice = self.argument.is_some() || self.tenant.is_some();
+        Ok(if is_choice { filter.matching(self.chooses(console)) } else { filter })
+    }
+
+    /// What of the query only a look at the message decides: whose task it is, and whether it may be found by its arguments.
+    pub(super) fn chooses(&self, console: &Console) -> impl Fn(&Message) -> bool + Send + Sync + use<> {
+        let tenant = self.tenant.clone();
+        let shows = self.argument.as_ref().map(|_| console.shows_arguments());
+        move |message| {
+            tenant.as_deref().is_none_or(|tenant| message.tenant() == Some(tenant))
+                && shows.as_ref().is_none_or(|shows| shows(message))
+        }
     }
 
     fn conditions(&self) -> Result<TaskFilter, ConsoleProblem> {
@@ -232,7 +244,11 @@ pub(super) async fn find(
     let look = look(console, &filter, standing, after);
     let Looked { at, seen } = console.shared.looks.look::<SeenRows>(&name, LIST_FRESH, look).await;
     let mut rows = (*seen).as_ref().map_err(ConsoleProblem::from)?.clone();
-    rows.tasks.retain(|task| visit.viewer.sees(&task.queue));
+    let owners = rows.tasks.iter().map(|task| (task.queue.as_str(), task.tenant.as_deref()));
+    visit.ask_of_tenants(&[Permission::See], owners).await;
+    rows.tasks.retain(|task| visit.viewer.sees_task(&task.queue, task.tenant.as_deref()));
+    // How much there is of others is nobody's business.
+    rows.looked_at = rows.looked_at.filter(|_| visit.viewer.sees_any());
     Ok((at, rows))
 }
 
@@ -290,7 +306,7 @@ pub(super) fn table(visit: &ConsoleVisit, labelled_by: &str, rows: &TaskRows, ca
                     @if let Some(error) = &task.error { span class="why" { "last error: " (error) } }
                 }
                 td data-l="is" { (word) @if let Some(lane) = &task.lane { span class="why" { "lane " (words::line(lane, 60)) } } }
-                td class="full clip" data-l="arguments" { code { (task.arguments) } @if let Some(tenant) = &task.tenant { span class="why" { "tenant " (words::line(tenant, 60)) } } }
+                td class="full clip" data-l="arguments" { code { (task.arguments) } @if let Some(tenant) = &task.tenant { span class="why" { "tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 60)) } } } }
                 td data-l="queue" { a href=(visit.queue(&task.queue)) { (task.queue) } }
                 (parts::number("tries", u64::from(task.tries)))
                 td class="n" data-l="enqueued" { (words::ago(task.enqueued_at, now)) }

@@ -1,6 +1,7 @@
 //! One look of one person at one page.
 
 use actix_web::HttpRequest;
+use futures_util::future::join_all;
 
 use super::Console;
 use super::act_log::ActRecord;
@@ -13,6 +14,8 @@ use super::token::Token;
 #[derive(Clone)]
 pub(super) struct ConsoleVisit {
     pub(super) console: Console,
+    /// By this the program is asked once more, when the page comes across the tasks of a tenant.
+    request: HttpRequest,
     /// The page and the state of the screen, without what belongs to one answer only.
     pub(super) address: ScreenAddress,
     pub(super) viewer: Viewer,
@@ -38,7 +41,31 @@ impl ConsoleVisit {
         let address = ["done", "format", "part", "events"]
             .into_iter()
             .fold(address, |address, name| address.without(name));
-        Ok(Self { console: console.clone(), address, viewer, token: Token::of(request), notice })
+        let (console, token) = (console.clone(), Token::of(request));
+        Ok(Self { console, request: request.clone(), address, viewer, token, notice })
+    }
+
+    /// Asks the program what the viewer may do with tasks of tenants, where it has denied that for all tasks of their queues. The
+    /// tasks are named by their queues and their tenants.
+    pub(super) async fn ask_of_tenants<'a>(
+        &self,
+        permissions: &[Permission],
+        tasks: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) {
+        let open = self.viewer.open_questions(permissions, tasks);
+        let asked = open.into_iter().map(async |(permission, queue, tenant)| {
+            let answer =
+                self.console.permit_of(&self.request, permission, queue.as_deref(), Some(&tenant)).await;
+            ((permission, queue, tenant), answer.is_ok())
+        });
+        self.viewer.note(join_all(asked).await);
+    }
+
+    /// Whether the viewer may see the tasks of a tenant in every queue, and so what sums them up.
+    pub(super) async fn sees_tenant(&self, tenant: &str) -> bool {
+        let queues = || self.viewer.queues().map(move |queue| (queue, Some(tenant)));
+        self.ask_of_tenants(&[Permission::See], queues()).await;
+        queues().all(|(queue, tenant)| self.viewer.sees_task(queue, tenant))
     }
 
     /// The address as a link.
@@ -56,6 +83,11 @@ impl ConsoleVisit {
         self.href(&ScreenAddress::of(PageName::Task).with("id", id))
     }
 
+    /// A link to the page of a tenant.
+    pub(super) fn tenant(&self, name: &str) -> String {
+        self.href(&ScreenAddress::of(PageName::Tenant).with("name", name))
+    }
+
     /// The value of a field that must be there.
     pub(super) fn required(&self, name: &str) -> Result<&str, ConsoleProblem> {
         let missing = || ConsoleProblem::malformed(format!("The address lacks `{name}`."));
@@ -63,16 +95,29 @@ impl ConsoleVisit {
     }
 }
 
+/// What the page of a task offers besides looking.
+pub(super) const TASK_ACTS: [Permission; 4] =
+    [Permission::Revoke, Permission::Retry, Permission::Edit, Permission::Delete];
+
 /// What a page offers besides looking.
 fn permissions(page: PageName) -> &'static [Permission] {
     match page {
         PageName::Queues => &[Permission::Pause],
         PageName::Queue => &[Permission::Pause, Permission::Resize],
-        PageName::Task => &[Permission::Revoke, Permission::Retry, Permission::Edit, Permission::Delete],
+        PageName::Task => &TASK_ACTS,
         PageName::Failed => &[Permission::Retry, Permission::Edit, Permission::Delete],
         PageName::Lanes | PageName::Lane => &[Permission::SteerLane],
         PageName::Periodic | PageName::Entry => &[Permission::RunNow, Permission::PauseEntry],
+        PageName::Brakes => &[Permission::Brake],
+        PageName::Tenants | PageName::Tenant => &[Permission::Brake, Permission::SetWeight],
+        PageName::Enqueue => &[Permission::Enqueue],
         PageName::Confirm => &Permission::ALL,
-        PageName::Tasks | PageName::Processes | PageName::Downloads | PageName::Live | PageName::Acts => &[],
+        PageName::Tasks
+        | PageName::Limits
+        | PageName::History
+        | PageName::Processes
+        | PageName::Downloads
+        | PageName::Live
+        | PageName::Acts => &[],
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn look(visit: &ConsoleVisit) -> PageBody {
     let before = visit.address.get("after").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
     let viewer = &visit.viewer;
     let is_seen = |act: &ActRecord| {
-        act.who == viewer.who || act.queue.as_deref().is_none_or(|queue| viewer.sees(queue))
+        let is_of_seen = act.queue.as_deref().map_or(viewer.sees_any(), |queue| viewer.sees(queue));
+        is_of_seen || act.who == viewer.who
     };
     let (acts, goes_on) = visit.console.shared.acts.before(before, ROWS, is_seen);
     let next = acts.last().filter(|_| goes_on).map(|act| act.number.to_string());

@@ -8,8 +8,9 @@ use crate::broker::TaskFilter;
 use crate::core::Timestamp;
 use crate::task::Message;
 use crate::task::clock::now;
-use crate::web::console::acts::{Fields, OperatorAct};
+use crate::web::console::acts::OperatorAct;
 use crate::web::console::address::{PageName, ScreenAddress};
+use crate::web::console::fields::Fields;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission, Viewer};
 use crate::web::console::task_rows::{TaskQuery, scanning};
@@ -63,12 +64,9 @@ pub(in crate::web::console) fn acted_filter(
     viewer: &Viewer,
     permission: Permission,
 ) -> Result<TaskFilter, ConsoleProblem> {
-    let (viewer, shows) = (viewer.clone(), console.shows_arguments());
-    let is_by_argument = address.get("argument").is_some();
+    let (viewer, chooses) = (viewer.clone(), TaskQuery::of(address).chooses(console));
     // One function takes the place of another, so this one asks what that of the query asks.
-    let is_meant = move |message: &Message| {
-        viewer.may(permission, Some(&message.queue)) && (!is_by_argument || shows(message))
-    };
+    let is_meant = move |message: &Message| viewer.may(permission, Some(&message.queue)) && chooses(message);
     Ok(failed_filter(console, address)?.matching(is_meant))
 }
 
@@ -88,7 +86,9 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         OperatorAct::Revoke { id, .. } | OperatorAct::Delete { id } | OperatorAct::Retry { id } => {
             let address = ScreenAddress::of(PageName::Task).with("id", id.as_str());
             let (_, facts) = super::task::find(&ConsoleVisit { address, ..visit.clone() }).await?;
-            require(visit, act.permission(), Some(&facts.queue))?;
+            if !visit.viewer.may_with(act.permission(), &facts.queue, facts.tenant.as_deref()) {
+                return Err(NotAllowed::Denied(act.permission(), Some(facts.queue)).into());
+            }
             (None, Some(facts.queue))
         }
         _ => {

@@ -54,16 +54,15 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         Some(id) if !id.is_usable() => return Err(ConsoleProblem::malformed("An id has 1 to 255 bytes.")),
         Some(id) => {
             let status = soil.status(&id).await?;
-            let is_seen = status.queue.as_deref().is_none_or(|queue| visit.viewer.sees(queue));
-            Some(status).filter(|_| is_seen)
+            Some(status).filter(|status| is_seen(visit, status))
         }
     };
     let console = &visit.console;
     let Looked { seen, .. } =
         console.shared.looks.look::<SeenProgress>("in progress", FRESH, progress(console)).await;
     let in_progress = (*seen).as_ref().map_err(Clone::clone)?;
-    let is_seen = |status: &&Status| status.queue.as_deref().is_none_or(|queue| visit.viewer.sees(queue));
-    let in_progress: Vec<Status> = in_progress.iter().filter(is_seen).cloned().collect();
+    let in_progress: Vec<Status> =
+        in_progress.iter().filter(|status| is_seen(visit, status)).cloned().collect();
     let sentence = match in_progress.len() {
         0 => "Nothing that runs here says how far it is.".to_owned(),
         count => format!(
@@ -91,6 +90,14 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     };
     let data = Data { asked: asked.as_ref(), in_progress: &in_progress };
     Ok(PageBody::new("Downloads", at, &data, main))
+}
+
+/// Whether whoever looks may see the task. A status does not say whose it is, so it is for those who may see the queue.
+fn is_seen(visit: &ConsoleVisit, status: &Status) -> bool {
+    match &status.queue {
+        Some(queue) => visit.viewer.sees(queue),
+        None => visit.viewer.sees_any(),
+    }
 }
 
 fn state(status: &Status) -> (Mark, &'static str) {

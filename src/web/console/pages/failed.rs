@@ -88,7 +88,10 @@ pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows)
     );
     let Looked { at, seen } = console.shared.looks.look::<SeenRows>(&name, LIST_FRESH, look).await;
     let mut rows = (*seen).as_ref().map_err(ConsoleProblem::from)?.clone();
-    rows.tasks.retain(|task| visit.viewer.sees(&task.queue));
+    let owners = rows.tasks.iter().map(|task| (task.queue.as_str(), task.tenant.as_deref()));
+    visit.ask_of_tenants(&[Permission::See, Permission::Retry, Permission::Delete], owners).await;
+    rows.tasks.retain(|task| visit.viewer.sees_task(&task.queue, task.tenant.as_deref()));
+    rows.looked_at = rows.looked_at.filter(|_| visit.viewer.sees_any());
     Ok((at, rows))
 }
 
@@ -151,6 +154,7 @@ fn form(visit: &ConsoleVisit, query: &TaskQuery, kind: Option<&str>) -> Markup {
                 (parts::field("error", "Error", "contains", &parts::text_input("error", "error", query.error.as_deref())))
                 (parts::field("argument", "Arguments", "contain, or name=value", &parts::text_input("argument", "argument", query.argument.as_deref())))
                 (parts::field("queue", "Queue", "", &parts::select("queue", "queue", query.queue.as_deref(), &queues)))
+                (parts::field("tenant", "Tenant", "exactly", &parts::text_input("tenant", "tenant", query.tenant.as_deref())))
                 (parts::field("kind", "Kind", "", &parts::select("kind", "kind", kind, &kinds)))
             }
             div class="acts" {
@@ -175,7 +179,7 @@ fn list(visit: &ConsoleVisit, rows: &FailedRows) -> Markup {
         |task: &FailedRow| ScreenAddress::of(PageName::Confirm).with("act", "delete").with("id", &task.id);
     let body = html! {
         @for task in &rows.tasks {
-            @let may = |permission| visit.viewer.may(permission, Some(&task.queue));
+            @let may = |permission| visit.viewer.may_with(permission, &task.queue, task.tenant.as_deref());
             tr data-key=(task.id) {
                 th scope="row" {
                     span class="name" {
@@ -184,7 +188,7 @@ fn list(visit: &ConsoleVisit, rows: &FailedRows) -> Markup {
                     }
                     @if task.is_dead_letter { span class="why" { "dead letter" } }
                 }
-                td class="full" data-l="error" { (task.error) span class="why" { code { (task.arguments) } @if let Some(tenant) = &task.tenant { " · tenant " (words::line(tenant, 60)) } } }
+                td class="full" data-l="error" { (task.error) span class="why" { code { (task.arguments) } @if let Some(tenant) = &task.tenant { " · tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 60)) } } } }
                 td data-l="queue" { a href=(visit.queue(&task.queue)) { (task.queue) } }
                 (parts::number("attempts", task.attempts as u64))
                 td class="n" data-l="failed" { (words::ago(task.failed_at, now)) @if let Some(until) = task.kept_until { span class="why" { "kept " (words::ago(until, now)) } } }
@@ -219,7 +223,7 @@ fn all_that_match(visit: &ConsoleVisit) -> Markup {
     let queue = visit.address.get("queue").map(|queue| visit.console.physical(queue));
     let may = |permission| visit.viewer.may(permission, queue.as_deref());
     let ask = |act: &str| {
-        let fields = ["task", "queue", "argument", "error", "kind"];
+        let fields = ["task", "queue", "tenant", "argument", "error", "kind"];
         fields.into_iter().fold(ScreenAddress::of(PageName::Confirm).with("act", act), |address, name| {
             address.with(name, visit.address.get(name).unwrap_or_default())
         })

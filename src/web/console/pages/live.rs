@@ -10,7 +10,7 @@ use crate::web::console::board::QueueBoard;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::samples::Series;
 use crate::web::console::visit::ConsoleVisit;
-use crate::web::console::{parts, words};
+use crate::web::console::{charts, parts, words};
 
 /// The most queues that have charts of their own.
 const MOST: usize = 40;
@@ -88,32 +88,14 @@ fn floats(numbers: &[u64]) -> Vec<f64> {
     numbers.iter().map(|number| *number as f64).collect()
 }
 
-/// The highest value, and at least 1.
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(1.0, f64::max)
-}
-
 /// A chart with the sentence that says the same.
 fn chart(id: &str, title: &str, what: &str, values: &[f64]) -> Markup {
     let now = values.last().copied().unwrap_or_default();
     let spoken =
         format!("{title}, {what}: {now:.1} now, {:.1} at most", values.iter().copied().fold(0.0, f64::max));
-    parts::card(
-        id,
-        title,
-        &html! { (what) },
-        &html! {
-            div class="pad" {
-                svg class="strip" role="img" aria-label=(spoken) {
-                    line class="grid" x1="0" x2="100%" y1="4%" y2="4%" {}
-                    line class="axis" x1="0" x2="100%" y1="100%" y2="100%" {}
-                    (parts::line(values, 1.0))
-                    text x="2" y="14" { (format!("{:.1}", most(values))) }
-                }
-                p class="small faint" { (spoken) }
-            }
-        },
-    )
+    let lines = [("line", values)];
+    let top = format!("{:.1}", charts::highest(&lines));
+    charts::card(id, title, what, &lines, (top.as_str(), spoken.as_str()), &[])
 }
 
 fn table(visit: &ConsoleVisit, queues: &[(String, Series)]) -> Markup {

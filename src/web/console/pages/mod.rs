@@ -4,10 +4,15 @@
 //! holds it) is a card more on its page, and a field more in its data.
 
 mod acts;
+mod brakes;
 mod confirm;
 mod downloads;
+mod enqueue;
 mod failed;
+mod family;
+mod history;
 mod lanes;
+mod limits;
 mod live;
 mod periodic;
 mod processes;
@@ -15,6 +20,7 @@ mod queue;
 mod queues;
 mod task;
 mod tasks;
+mod tenants;
 
 use std::time::Duration;
 
@@ -68,6 +74,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         PageName::Lane => lanes::look_at_one(visit).await,
         PageName::Periodic => periodic::look(visit).await,
         PageName::Entry => periodic::look_at_one(visit).await,
+        PageName::Brakes => brakes::look(visit).await,
+        PageName::Tenants => tenants::look(visit).await,
+        PageName::Tenant => tenants::look_at_one(visit).await,
+        PageName::Limits => limits::look(visit).await,
+        PageName::History => history::look(visit).await,
+        PageName::Enqueue => enqueue::look(visit).await,
         PageName::Processes => processes::look(visit).await,
         PageName::Downloads => downloads::look(visit).await,
         PageName::Live => live::look(visit).await,

@@ -77,7 +77,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let next = (from + shown.len() < runs.len()).then(|| (from + shown.len()).to_string());
     let stuck = runs.iter().filter(|run| run.is_stuck).count();
     let node = console.celeriac.node();
-    let fleet = fleet(visit, node.is_some()).await;
+    let fleet = fleet(visit, node.is_some() && visit.viewer.sees_any()).await;
     let missing: Vec<String> =
         replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
     let sentence = match (runs.len(), stuck) {

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
+use super::family::{self, FamilyMember};
 use crate::app::ControlError;
 use crate::core::explanation::{Explanation, Remedy};
 use crate::soil::Status;
@@ -14,8 +15,8 @@ use crate::web::console::board::FRESH;
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
-use crate::web::console::task_facts::{RELATIVES, Relatives, ShownAttempt, TaskFacts};
-use crate::web::console::visit::ConsoleVisit;
+use crate::web::console::task_facts::{ShownAttempt, TaskFacts};
+use crate::web::console::visit::{ConsoleVisit, TASK_ACTS};
 use crate::web::console::{arguments, parts, words};
 
 /// The most bytes of a sentence of an explanation.
@@ -28,6 +29,8 @@ struct TaskData<'a> {
     facts: &'a TaskFacts,
     /// Why it does not run, and when it will. `null`: it is over, or nobody could be asked.
     why: Option<&'a Explanation>,
+    /// The tasks around it that are known by their ids, with their states.
+    family: &'a [FamilyMember],
 }
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
@@ -37,6 +40,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let seen =
         if facts.is_unfinished() { visit.console.celeriac.soil().status(&id).await.ok() } else { None };
     let why = if facts.is_unfinished() { explained(visit, &id).await } else { None };
+    let family = family::of(visit, &facts).await;
     let exact = format!("{}/arguments{}", visit.console.public, query_of(&id));
     let main = html! {
         (head(visit, &facts))
@@ -51,7 +55,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             div class="stack" {
                 @if let Some(status) = &seen { (progress(status)) }
                 (acts(visit, &facts))
-                (belongs(visit, &facts))
+                (family::markup(visit, &facts, &family))
                 (record(visit, &facts))
             }
         }
@@ -61,7 +65,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     } else {
         format!("{} {}", words::line(&facts.task, 60), facts.state)
     };
-    Ok(PageBody::new(title, at, &TaskData { facts: &facts, why: why.as_ref() }, main))
+    Ok(PageBody::new(title, at, &TaskData { facts: &facts, why: why.as_ref(), family: &family }, main))
 }
 
 /// The task that the address names, if it is known and may be seen.
@@ -78,9 +82,12 @@ pub(in crate::web::console) async fn find(
             "No task of the id `{shown}` waits, runs or left a record here: it was never accepted here, or its result was not kept, was forgotten, or has expired."
         ))
     })?;
-    if !visit.viewer.sees(&facts.queue) {
+    let (queue, tenant) = (facts.queue.as_str(), facts.tenant.as_deref());
+    visit.ask_of_tenants(&[Permission::See], [(queue, tenant)]).await;
+    if !visit.viewer.sees_task(queue, tenant) {
         return Err(NotAllowed::Denied(Permission::See, Some(facts.queue)).into());
     }
+    visit.ask_of_tenants(&TASK_ACTS, [(queue, tenant)]).await;
     Ok((id, facts))
 }
 
@@ -100,7 +107,7 @@ fn query_of(id: &TaskId) -> String {
 }
 
 /// The mark of a state.
-fn mark_of(state: State) -> Mark {
+pub(super) fn mark_of(state: State) -> Mark {
     match state {
         State::Success | State::Ignored => Mark::Done,
         State::Failure | State::Rejected => Mark::Failed,
@@ -136,7 +143,7 @@ fn head(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
         a href=(tasks) { "Tasks" } " / "
         @if !facts.queue.is_empty() { a href=(visit.queue(&facts.queue)) { (facts.queue) } " / " }
         span class="id" { (facts.id) }
-        @if let Some(tenant) = &facts.tenant { " · tenant " (tenant) }
+        @if let Some(tenant) = &facts.tenant { " · tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 100)) } }
     };
     parts::headline(&sentence, &scope, None)
 }
@@ -291,7 +298,7 @@ fn progress(status: &Status) -> Markup {
 
 /// What can be done with the task.
 fn acts(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
-    let may = |permission| visit.viewer.may(permission, Some(&facts.queue));
+    let may = |permission| visit.viewer.may_with(permission, &facts.queue, facts.tenant.as_deref());
     let ask = |act: &str| ScreenAddress::of(PageName::Confirm).with("act", act).with("id", &facts.id);
     let can_revoke = facts.is_unfinished() && may(Permission::Revoke);
     let kept = facts.kept.as_ref();
@@ -335,31 +342,6 @@ fn edit_form(visit: &ConsoleVisit, facts: &TaskFacts, args: &str, kwargs: &str) 
                 p class="small faint" { "The task keeps its id, its attempts are counted anew, and the failed one is gone from the list. A serial task comes to the lane of its new arguments." }
                 div class="acts" { button class="main" { "Run with these arguments" } }
             }
-        }
-    }
-}
-
-/// The tasks before, beside and after it.
-fn belongs(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
-    let Relatives { root, parent, group, children, next, chord, on_success, on_failure } = &facts.relatives;
-    let task = |id: &String| html! { a href=(visit.task(id)) { code { (words::line(id, 60)) } } };
-    html! {
-        @if !facts.relatives.is_alone() {
-            (parts::card("belongs", "Where it belongs", &html! { "as far as its message and its record say" }, &html! {
-                div class="pad tree" {
-                    ul class="root" {
-                        @if let Some(root) = root.as_ref().filter(|root| **root != facts.id) { li { "began with " (task(root)) } }
-                        @if let Some(parent) = parent { li { "sent by " (task(parent)) } }
-                        @if let Some(group) = group { li { "a member of the group " code { (words::line(group, 60)) } } }
-                        @for name in next { li { "then " code { (name) } } }
-                        @if let Some(body) = chord { li { "when all members of the chord have succeeded, " code { (body) } } }
-                        @for name in on_success { li { "on success " code { (name) } } }
-                        @for name in on_failure { li { "on failure " code { (name) } } }
-                        @for child in children { li { "has sent " (task(child)) } }
-                        @if children.len() >= RELATIVES { li class="faint" { "and perhaps more" } }
-                    }
-                }
-            }))
         }
     }
 }

@@ -7,6 +7,7 @@ use super::PageBody;
 use crate::task::TaskId;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::problem::ConsoleProblem;
+use crate::web::console::rights::Permission;
 use crate::web::console::task_facts::TaskFacts;
 use crate::web::console::task_rows::{self, TaskQuery, TaskRows};
 use crate::web::console::visit::ConsoleVisit;
@@ -70,7 +71,10 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 /// Whether a task of this id is known, and may be seen.
 async fn known_id(visit: &ConsoleVisit, text: &str) -> Result<bool, ConsoleProblem> {
     let facts = TaskFacts::of(visit, &TaskId::from(text)).await?;
-    Ok(facts.is_some_and(|facts| visit.viewer.sees(&facts.queue)))
+    let Some(facts) = facts else { return Ok(false) };
+    let (queue, tenant) = (facts.queue.as_str(), facts.tenant.as_deref());
+    visit.ask_of_tenants(&[Permission::See], [(queue, tenant)]).await;
+    Ok(visit.viewer.sees_task(queue, tenant))
 }
 
 fn form(visit: &ConsoleVisit, query: &TaskQuery) -> Markup {
@@ -101,6 +105,7 @@ fn form(visit: &ConsoleVisit, query: &TaskQuery) -> Markup {
                 (parts::field("argument", "Arguments", "contain, or name=value", &parts::text_input("argument", "argument", query.argument.as_deref())))
                 (parts::field("error", "Last error", "contains", &parts::text_input("error", "error", query.error.as_deref())))
                 (parts::field("queue", "Queue", "", &parts::select("queue", "queue", query.queue.as_deref(), &queues)))
+                (parts::field("tenant", "Tenant", "exactly", &parts::text_input("tenant", "tenant", query.tenant.as_deref())))
                 (parts::field("standing", "Is", "", &parts::select("standing", "standing", query.standing.as_deref(), &standings)))
             }
             div class="acts" {
@@ -117,6 +122,7 @@ fn failed_like(query: &TaskQuery) -> ScreenAddress {
     let parts = [
         ("task", &query.task),
         ("queue", &query.queue),
+        ("tenant", &query.tenant),
         ("argument", &query.argument),
         ("error", &query.error),
     ];

@@ -1,0 +1,259 @@
+//! Tenants: who uses most, the pause of one, its weight; and a tenant that may see its own tasks and no others.
+
+use std::collections::BTreeSet;
+
+use actix_web::http::StatusCode;
+use celeriac::web::{Console, Permission};
+use celeriac::{Celeriac, State};
+use serde_json::{Value, json};
+
+use super::kit::{LONG, act, data, done, failed, get, on_both, open, page, start};
+use super::tasks::{charge, export, fails};
+
+/// A console in which Acme may do everything with its own tasks, and nothing else.
+fn of_acme(celeriac: &Celeriac) -> Console {
+    Console::new(celeriac).authorize(|_, check| {
+        let opens = check.permission == Permission::See && check.queue.is_none() && check.tenant.is_none();
+        (opens || check.tenant.as_deref() == Some("acme")).then_some("acme")
+    })
+}
+
+fn names(told: &Value) -> Vec<String> {
+    let tenants = told["tenants"].as_array().expect("tenants").iter();
+    tenants.map(|tenant| tenant["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[actix_web::test]
+async fn a_tenant_is_paused_for_an_hour_goes_on_and_gets_a_weight() {
+    on_both(|celeriac| async move {
+        let (console, client) = (open(&celeriac), celeriac.client());
+        page(&console, "/tenants", |body| body.contains("A tenant is who pays for a task")).await;
+        let pause = [("act", "pause_tenant"), ("tenant", "acme"), ("back", "tenants")];
+        let shown = done(&console, &pause).await;
+        assert!(shown.contains("pause the tenant acme for 1 h"), "{shown}");
+        let held = export::s("acme".into(), 1).id("held").send(client.clone()).await.unwrap();
+        let other = export::s("zoo".into(), 1).send(client.clone()).await.unwrap();
+        assert_eq!(other.get(LONG).await, Ok(4));
+        let is_paused = |told: &Value| names(told).contains(&"acme".to_owned());
+        let told = data(&console, "/tenants", is_paused).await;
+        let acme = told["tenants"].as_array().unwrap().iter().find(|one| one["name"] == "acme").unwrap();
+        assert!(acme["paused_until"].is_string(), "{acme}");
+        let shown = page(&console, "/tenants", |body| body.contains("paused until")).await;
+        assert!(shown.contains(">Undo<") && shown.contains("id=\"release-tenant\""), "{shown}");
+        // To pause it twice is to pause it once.
+        done(&console, &pause).await;
+        assert_eq!(celeriac.brakes().list().await.unwrap().len(), 1);
+        let shown = page(&console, "/tenant?name=acme", |body| body.contains("task?id=held")).await;
+        assert!(shown.contains("Undo the pause") && shown.contains("Set the weight"), "{shown}");
+        let release = [("act", "release_tenant"), ("tenant", "acme"), ("back", "tenants")];
+        assert!(done(&console, &release).await.contains("its tasks start in their turn"));
+        assert_eq!(held.get(LONG).await, Ok(5));
+        assert!(done(&console, &release).await.contains("it was not paused here"));
+
+        let weight =
+            |number| [("act", "set_weight"), ("tenant", "acme"), ("weight", number), ("back", "tenants")];
+        done(&console, &weight("2.5")).await;
+        assert_eq!(celeriac.tenant_weights()["acme"], 2.5);
+        data(&console, "/tenant?name=acme", |told| told["tenant"]["weight"] == json!(2.5)).await;
+        for number in ["0", "-1", "NaN", "much"] {
+            let refused = act(&console, &weight(number)).await;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{number}: {}", refused.body);
+        }
+        // Who did it is in the history.
+        let history = celeriac.history().read().await.unwrap();
+        let marks: Vec<_> =
+            history.marks.iter().filter(|mark| mark.mark.who.as_deref() == Some("amina")).collect();
+        let whats: BTreeSet<&str> = marks.iter().map(|mark| mark.mark.what.as_str()).collect();
+        assert_eq!(whats, BTreeSet::from(["brake", "unbrake", "weight"]));
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn many_tenants_are_read_page_by_page() {
+    on_both(|celeriac| async move {
+        let console = open(&celeriac);
+        celeriac.pause("mail").await.unwrap();
+        let mut wanted = BTreeSet::new();
+        for n in 0..120 {
+            let name = format!("tenant-{n:03}");
+            export::s(name.clone(), n).send(celeriac.client()).await.unwrap();
+            wanted.insert(name);
+        }
+        data(&console, "/tenants", |told| told["count"] == json!(120)).await;
+        let (mut found, mut path) = (Vec::new(), "/tenants".to_owned());
+        loop {
+            let told = data(&console, &path, |_| true).await;
+            let page_of = names(&told);
+            assert!(page_of.len() <= 50);
+            found.extend(page_of);
+            let body = page(&console, &path, |_| true).await;
+            assert!(body.len() < 50_000, "{path} has {} bytes", body.len());
+            match told["next"].as_str() {
+                Some(next) => path = format!("/tenants?after={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(found.len(), 120, "none comes twice");
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+        let told = data(&console, "/tenants?tenant=-11", |_| true).await;
+        assert_eq!(names(&told).len(), 10, "tenant-110 to tenant-119: {told}");
+        let shown = page(&console, "/tenants?tenant=nobody", |_| true).await;
+        assert!(shown.contains("No such tenant"), "{shown}");
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn levers_on_tenants_need_their_permissions() {
+    let celeriac = start().await;
+    let console = Console::new(&celeriac)
+        .authorize(|_, check| (check.permission == Permission::See).then_some("chipo"));
+    celeriac.pause("mail").await.unwrap();
+    export::s("acme".into(), 1).send(celeriac.client()).await.unwrap();
+    for path in ["/tenants", "/tenant?name=acme"] {
+        let shown = page(&console, path, |body| body.contains("acme")).await;
+        assert!(!shown.contains("Pause for") && !shown.contains("Set the weight"), "{path}: {shown}");
+    }
+    for fields in [
+        &[("act", "pause_tenant"), ("tenant", "acme")][..],
+        &[("act", "release_tenant"), ("tenant", "acme")],
+        &[("act", "set_weight"), ("tenant", "acme"), ("weight", "9")],
+    ] {
+        assert_eq!(act(&console, fields).await.status, StatusCode::FORBIDDEN, "{fields:?}");
+    }
+    assert!(celeriac.brakes().list().await.unwrap().is_empty() && celeriac.tenant_weights().is_empty());
+    celeriac.shutdown().await.unwrap();
+}
+
+/// Other arguments may make a task one of another tenant, so who may edit the tasks of one cannot send in the name of others.
+#[actix_web::test]
+async fn an_edit_does_not_lead_to_another_tenant() {
+    on_both(|celeriac| async move {
+        let (console, client) = (of_acme(&celeriac), celeriac.client());
+        let task = charge::s("acme".into(), 0).id("mine").send(client.clone()).await.unwrap();
+        failed(&task).await;
+        data(&console, "/failed", |told| told["tasks"].as_array().unwrap().len() == 1).await;
+        let edit =
+            |args| [("act", "edit"), ("id", "mine"), ("args", args), ("kwargs", "{}"), ("back", "failed")];
+        for args in ["[\"zoo\", 5]", "[null, 5]"] {
+            let refused = act(&console, &edit(args)).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{args}: {}", refused.body);
+        }
+        assert_eq!(act(&console, &edit("[\"acme\", 5]")).await.status, StatusCode::SEE_OTHER);
+        assert_eq!(task.get(LONG).await, Ok(5));
+    })
+    .await;
+}
+
+/// Acme knows the id of a task of Zoo, and tries all that an id is good for.
+#[actix_web::test]
+async fn a_tenant_sees_its_own_tasks_and_nobody_elses() {
+    on_both(|celeriac| async move {
+        let (console, client) = (of_acme(&celeriac), celeriac.client());
+        for tenant in ["acme", "zoo"] {
+            let bad = fails::s(format!("{tenant} is down")).id(format!("{tenant}-bad")).tenant(tenant);
+            failed(&bad.send(client.clone()).await.unwrap()).await;
+        }
+        let everybody = open(&celeriac);
+        data(&everybody, "/failed", |told| told["tasks"].as_array().unwrap().len() == 2).await;
+        celeriac.pause("mail").await.unwrap();
+        let own = export::s("acme".into(), 7).id("acme-1").send(client.clone()).await.unwrap();
+        export::s("zoo".into(), 7).id("zoo-1").send(client.clone()).await.unwrap();
+        // One of no tenant is nobody's.
+        fails::s("zoo".into()).id("zoo-none").send(client.clone()).await.unwrap();
+        data(&everybody, "/tasks", |told| told["tasks"]["tasks"].as_array().unwrap().len() == 3).await;
+
+        let told =
+            data(&console, "/tasks", |told| told["tasks"]["tasks"].as_array().unwrap().len() == 1).await;
+        assert_eq!(
+            (&told["tasks"]["tasks"][0]["id"], &told["tasks"]["looked_at"]),
+            (&json!("acme-1"), &json!(null))
+        );
+        let told = data(&console, "/failed", |_| true).await;
+        assert_eq!(told["tasks"].as_array().unwrap().len(), 1);
+        assert_eq!(told["tasks"][0]["id"], "acme-bad");
+        let told = data(&console, "/tenants", |told| !told["tenants"].as_array().unwrap().is_empty()).await;
+        assert_eq!(names(&told), ["acme"]);
+        for path in ["/task?id=acme-1", "/task?id=acme-bad", "/arguments?id=acme-1", "/tenant?name=acme"] {
+            assert_eq!(get(&console, path).await.status, StatusCode::OK, "{path}");
+        }
+        let shown = page(&console, "/task?id=acme-bad", |_| true).await;
+        assert!(shown.contains("Run again as it was") && shown.contains("Edit and run again"), "{shown}");
+        for path in [
+            "/task?id=zoo-1",
+            "/task?id=zoo-bad",
+            "/task?id=zoo-none",
+            "/arguments?id=zoo-1",
+            "/confirm?act=revoke&id=zoo-1",
+            "/confirm?act=delete&id=zoo-bad",
+            "/confirm?act=delete_all",
+            "/tenant?name=zoo",
+            "/queue?name=mail",
+            "/lanes",
+            "/limits",
+            "/history?by=task",
+            "/history?by=tenant",
+            "/history?by=tenant&name=zoo",
+            "/history?by=tenant&name=zoo&queue=mail",
+            "/brakes?try=1&action=pause&tenant=zoo",
+        ] {
+            let answer = get(&console, path).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}: {}", answer.body);
+            assert!(!answer.body.contains("zoo is down"), "{path}: {}", answer.body);
+        }
+        for path in [
+            "",
+            "/tasks?tenant=zoo",
+            "/tasks?find=zoo-1",
+            "/tasks?argument=zoo",
+            "/failed?tenant=zoo",
+            "/failed?error=zoo",
+            "/tenants?tenant=zoo",
+            "/processes",
+            "/downloads",
+            "/live",
+            "/acts",
+            "/brakes",
+            "/history",
+            "/history?by=tenant&name=acme",
+        ] {
+            let shown = page(&console, path, |_| true).await;
+            assert!(!shown.contains("id=zoo-") && !shown.contains("zoo is down"), "{path}: {shown}");
+            assert!(!shown.contains("name=zoo"), "{path}: {shown}");
+        }
+        for (fields, status) in [
+            (&[("act", "revoke"), ("id", "zoo-1")][..], 403),
+            (&[("act", "revoke"), ("id", "zoo-none")], 403),
+            (&[("act", "retry"), ("id", "zoo-bad")], 403),
+            (&[("act", "edit"), ("id", "zoo-bad"), ("args", "[\"good\"]")], 403),
+            (&[("act", "delete"), ("id", "zoo-bad")], 403),
+            (&[("act", "delete_all")], 403),
+            (&[("act", "retry_all"), ("tenant", "acme")], 403),
+            (&[("act", "pause"), ("queue", "mail")], 403),
+            (&[("act", "pause_tenant"), ("tenant", "zoo")], 403),
+            (&[("act", "set_weight"), ("tenant", "zoo"), ("weight", "9")], 403),
+            (&[("act", "set_brake"), ("action", "expire"), ("tenant", "zoo")], 403),
+            (&[("act", "set_brake"), ("action", "expire"), ("tenant", "*"), ("sure", "1")], 403),
+            (
+                &[("act", "enqueue"), ("task", "shop.export"), ("arg.domain", "\"zoo\""), ("arg.form", "1")],
+                403,
+            ),
+            (&[("act", "revoke"), ("id", "acme-1"), ("back", "tasks")], 303),
+            (&[("act", "delete"), ("id", "acme-bad"), ("back", "failed")], 303),
+        ] {
+            let answer = act(&console, fields).await;
+            assert_eq!(answer.status.as_u16(), status, "{fields:?}: {}", answer.body);
+        }
+        failed(&own).await;
+        assert_eq!(own.state().await, Ok(State::Revoked));
+        let told = data(&everybody, "/failed", |told| told["tasks"].as_array().unwrap().len() == 1).await;
+        assert_eq!(told["tasks"][0]["id"], "zoo-bad");
+        // What somebody else did to no queue in particular is not shown to a tenant.
+        let shared = console.clone().authorize(|_, _| Some("amina"));
+        done(&shared, &[("act", "pause_tenant"), ("tenant", "zoo"), ("back", "acts")]).await;
+        let told = data(&console, "/acts", |_| true).await;
+        assert!(told["acts"].as_array().unwrap().iter().all(|act| act["who"] == "acme"), "{told}");
+    })
+    .await;
+}
