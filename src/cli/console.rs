@@ -15,6 +15,7 @@ use super::place::{BrokerSource, Place, open_store, store_options};
 use crate::Celeriac;
 use crate::app::variables::RESULT_BACKEND;
 use crate::app::{Builder, StartError};
+use crate::broker::Broker as _;
 use crate::catalogue::{Catalogue, QueueRow};
 use crate::web::{ConsoleServer, RunError};
 

@@ -349,9 +349,9 @@ impl<T> RunQueue<T> {
         self.held.len()
     }
 
-    /// How many items of a group are held. O(n) in that number.
+    /// How many items of a group are held. It costs O(n) in the number of its lines.
     pub fn held_in(&self, group: u64) -> usize {
-        self.held.range(whole(group)).count()
+        self.held.len_of(group)
     }
 
     /// Since when the oldest held item is held.

@@ -180,6 +180,9 @@ fn message_of(tables: &Tables, task: &[u8]) -> Option<Found> {
     })
 }
 
+/// An entry of a failed task: its sequence, and the key and the row of the table `dead`, if there is one.
+type FailedEntry = (u64, Option<(Vec<u8>, Slice)>);
+
 /// The failed tasks and dead letters that have this value for this argument, before this sequence, the newest first: for each
 /// entry the sequence, and the key and the row of the table `dead`, if there is one.
 ///
@@ -189,7 +192,7 @@ pub(super) fn failed(
     tables: &Tables,
     argument: Searched<'_>,
     before: u64,
-) -> Result<impl Iterator<Item = (u64, Option<(Vec<u8>, Slice)>)> + use<>, BrokerError> {
+) -> Result<impl Iterator<Item = FailedEntry> + use<>, BrokerError> {
     let prefix = prefix(FAILED, argument);
     let end = [&prefix[..], &before.to_be_bytes()].concat();
     let entries = tables.range(TableName::Lanes, &prefix, Bound::Excluded(&end))?;

@@ -14,11 +14,14 @@ use crate::broker::{BrokerError, QueueCounts, Remains, Removal, Standing, TaskFi
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
+/// A range of keys of a table: the table, the first key, and the end.
+type KeyRange = (TableName, &'static [u8], Bound<&'static [u8]>);
+
 /// The most tasks that one commit takes out.
 const STEP: usize = 1024;
 /// Where the rows of tasks that are not over lie. Those in lanes come first: who takes them out in this order lets none of them
 /// into its lane.
-const RANGES: [(TableName, &[u8], Bound<&[u8]>); 2] = [
+const RANGES: [KeyRange; 2] = [
     (TableName::Lanes, &[lanes::WAITING], Bound::Excluded(&[lanes::WAITING + 1])),
     (TableName::Messages, &[], Bound::Unbounded),
 ];

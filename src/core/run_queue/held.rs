@@ -51,6 +51,12 @@ impl HeldItems {
         self.len
     }
 
+    /// The number of items of a group.
+    pub(super) fn len_of(&self, group: u64) -> usize {
+        let lines = self.groups.get(&group).into_iter().flat_map(|group| group.lines.values());
+        lines.map(|line| line.items.len()).sum()
+    }
+
     /// The tags of all items, group by group and line by line.
     pub(super) fn tags(&self) -> impl Iterator<Item = &u64> {
         let lines = self.groups.values().flat_map(|group| group.lines.values());

@@ -424,7 +424,7 @@ impl Slots {
         let is_owed = |tenant: &usize| self.tenants.accounts[*tenant].owed == Owed::Yes;
         let is_any_owed = self.queues.iter().flat_map(|of| of.lines.keys()).any(is_owed);
         let counts = |tenant: &usize| is_owed(tenant) || !is_any_owed;
-        let oldest = of.lines.iter().filter(|(tenant, _)| counts(*tenant)).flat_map(|(tenant, line)| {
+        let oldest = of.lines.iter().filter(|(tenant, _)| counts(tenant)).flat_map(|(tenant, line)| {
             let owed_since = Some(self.tenants.accounts[*tenant].owed_since);
             let times =
                 move |item: &Item| WaitTimes { since: item.since, owed_since, ..WaitTimes::default() };

@@ -26,6 +26,11 @@ pub(super) struct ConsoleVisit {
 }
 
 impl ConsoleVisit {
+    /// The same visit, as if it were of this address.
+    pub(super) fn at(&self, address: ScreenAddress) -> Self {
+        Self { address, ..self.clone() }
+    }
+
     /// Finds out who looks, and reads the address.
     pub(super) async fn of(
         console: &Console,

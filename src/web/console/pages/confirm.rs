@@ -85,7 +85,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         OperatorAct::Revoke { id, .. } | OperatorAct::Delete { id } | OperatorAct::Retry { id } => {
             let address = ScreenAddress::of(PageName::Task).with("id", id.as_str());
-            let (_, facts) = super::task::find(&ConsoleVisit { address, ..visit.clone() }).await?;
+            let (_, facts) = super::task::find(&visit.at(address)).await?;
             if !visit.viewer.may_with(act.permission(), &facts.queue, facts.tenant.as_deref()) {
                 return Err(NotAllowed::Denied(act.permission(), Some(facts.queue)).into());
             }
@@ -99,7 +99,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let sample = match &count {
         Some((_, chosen)) => {
             // It shows some of those that were counted, and they were looked for among all.
-            let list = ConsoleVisit { address: scanning((*chosen).clone()), ..visit.clone() };
+            let list = visit.at(scanning((*chosen).clone()));
             let mut first = super::failed::find(&list).await?.1.tasks;
             first.retain(|task| visit.viewer.may(act.permission(), Some(&task.queue)));
             first

@@ -42,7 +42,7 @@ impl CallableTask {
         let place = visit.console.celeriac.place_of_call(task.name, &Arguments::default());
         let (queue, _) = place.ok()?;
         let may = visit.viewer.may(Permission::Enqueue, Some(&queue));
-        may.then(|| Self { name: task.name, parameters: task.params, location: task.location, queue })
+        may.then_some(Self { name: task.name, parameters: task.params, location: task.location, queue })
     }
 }
 

@@ -7,7 +7,6 @@ use super::{PageBody, ROWS};
 use crate::core::Timestamp;
 use crate::core::slots::TenantWeight;
 use crate::task::LONGEST_TENANT;
-use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
