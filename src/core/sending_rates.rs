@@ -128,7 +128,8 @@ mod tests {
                 if !rates.is_above("flood", at(now)) {
                     taken.push(now);
                 }
-                prop_assert!(!rates.is_above(&format!("quiet-{n}"), at(now)));
+                let quiet = format!("quiet-{n}");
+                prop_assert!(!rates.is_above(&quiet, at(now)));
             }
             for (n, from) in taken.iter().enumerate() {
                 for (m, to) in taken.iter().enumerate().skip(n) {

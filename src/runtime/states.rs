@@ -262,6 +262,9 @@ mod tests {
         async fn revoked(&self, _: &[TaskId], _: Timestamp) -> Result<Vec<TaskId>, StoreError> {
             Err(StoreError::Closed)
         }
+        fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
+            None
+        }
 
         async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
             Ok(())
@@ -301,10 +304,6 @@ mod tests {
         fn is_shared(&self) -> bool {
             false
         }
-    }
-
-    fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
-        None
     }
 
     fn state(id: &str, state: String) -> TrackedState {

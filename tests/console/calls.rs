@@ -30,7 +30,7 @@ async fn a_task_is_called_by_a_form_made_of_its_parameters() {
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
         assert!(answer.header("location").starts_with("/console/task?id=by-hand&done="), "{answer:?}");
         let result = celeriac.async_result("by-hand");
-        assert_eq!(result.get(LONG).await.unwrap(), json!(11), "9 letters and 2");
+        assert_eq!(result.get::<serde_json::Value>(LONG).await.unwrap(), json!(11), "9 letters and 2");
         let shown = page(&console, "/task?id=by-hand", |body| body.contains("has succeeded")).await;
         assert!(!shown.contains("<script>a"), "{shown}");
         // Without an id it gets one, and the page of the task says that it was made.

@@ -19,13 +19,13 @@ async fn the_calls_above_the_rate_of_a_tenant_go_elsewhere() {
     let client = celeriac.client();
     let mut queues = Vec::new();
     for _ in 0..5 {
-        let sent = any::s().tenant("flood").send(client).await.unwrap();
+        let sent = any::s().tenant("flood").send(client.clone()).await.unwrap();
         queues.push(sent.receipt().queue.clone());
     }
     assert_eq!(queues, ["celery", "celery", "celery", "celery_slow", "celery_slow"]);
-    let of_other = any::s().tenant("other").send(client).await.unwrap();
-    let of_nobody = any::s().send(client).await.unwrap();
-    let named = any::s().tenant("flood").queue("celery").send(client).await.unwrap();
+    let of_other = any::s().tenant("other").send(client.clone()).await.unwrap();
+    let of_nobody = any::s().send(client.clone()).await.unwrap();
+    let named = any::s().tenant("flood").queue("celery").send(client.clone()).await.unwrap();
     for sent in [of_other, of_nobody, named] {
         assert_eq!(sent.receipt().queue, "celery");
     }

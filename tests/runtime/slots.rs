@@ -359,7 +359,7 @@ async fn what_goes_before_is_told_by_the_rule_of_the_pool() {
     };
     let behind = |count| TaskReason::Behind { ahead: BoundedCount::exactly(count), of_tenant: None };
     let (full, busy) = (TaskReason::QueueFull { workers: 4 }, TaskReason::SlotsBusy { slots: 4 });
-    is_told(&urgent, &[busy.clone()]).await;
+    is_told(&urgent, std::slice::from_ref(&busy)).await;
     is_told(&bulk, &[full.clone(), behind(1), busy.clone()]).await;
     is_told(&later, &[full, behind(2), busy]).await;
     // A slot more is for the urgent one. Then the others want workers, and slots as well.

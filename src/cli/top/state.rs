@@ -213,7 +213,7 @@ mod tests {
         for key in [TopKey::Open, TopKey::Down, TopKey::Up, TopKey::Pause] {
             assert_eq!(empty.press(key), TopEffect::Nothing);
         }
-        assert_eq!((empty.page, empty.asks), (TopPage::Queues, None));
+        assert_eq!((&empty.page, &empty.asks), (&TopPage::Queues, &None));
         assert_eq!(empty.press(TopKey::Quit), TopEffect::Quit);
     }
 }

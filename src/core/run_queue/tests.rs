@@ -43,7 +43,7 @@ fn the_held_ones_of_a_group_are_counted() {
     let mut queue = RunQueue::new(10);
     for (tag, group) in [(1, 7), (2, 8), (3, 7)] {
         queue.arrive(tag, (), 0, None, at(tag));
-        assert!(queue.hold(tag, group, at(tag)));
+        assert!(queue.hold(tag, group, 0, at(tag)));
     }
     assert_eq!([7, 8, 9].map(|group| queue.held_in(group)), [2, 1, 0]);
     queue.bring_back(7, at(10));
