@@ -16,6 +16,7 @@
 mod abilities;
 mod acknowledged;
 mod backlog;
+mod bulk;
 mod chords;
 mod command;
 mod commit;
@@ -71,9 +72,9 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker, QueueCounts, Results,
-    Sink, TenantBacklog, UniqueWindows, limits,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker,
+    QueueCounts, Results, Sink, TenantBacklog, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
 use crate::store::chord::LARGEST_CHORD;
@@ -543,6 +544,10 @@ impl Broker for EmbeddedBroker {
     }
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        Some(self)
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
         Some(self)
     }
 }
