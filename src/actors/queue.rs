@@ -56,6 +56,7 @@ mod revocation;
 mod slots;
 mod stamps;
 mod starts;
+mod surrender;
 mod waiting;
 mod worker_pool;
 
@@ -66,6 +67,8 @@ pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
 pub(super) use slots::Granted;
 pub(super) use stamps::TerminateStamped;
+pub(super) use surrender::Surrender;
+pub(crate) use surrender::Surrendered;
 pub(crate) use waiting::BrokerBacklog;
 pub(super) use worker_pool::{ChildDown, WorkerReady};
 
