@@ -105,7 +105,7 @@ impl Celeriac {
     /// There is no act of this id, it cannot be undone, or it is not known whether the undo is noted.
     pub async fn undo_bulk(&self, id: &str) -> Result<BulkAct, ControlError> {
         let mut act = self.bulk().act(id).await?.ok_or_else(|| ControlError::UnknownAct(id.to_owned()))?;
-        let cannot = |why: String| ControlError::CannotUndo { act: id.to_owned(), why };
+        let cannot = |why: String| ControlError::CannotUndo(id.to_owned(), why);
         if self.bulk_changes().is_none() {
             return Err(cannot(format!(
                 "the broker `{}` keeps nothing that would undo it",
@@ -386,9 +386,6 @@ impl BulkHandle<'_> {
             let known: Vec<&str> = catalogue.queues.iter().map(|row| row.name.as_str()).collect();
             return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
         };
-        if catalogue.queue(&to).is_some_and(|row| row.setup.broadcast) {
-            return Err(ControlError::Broadcast(to));
-        }
         Ok(Some(to))
     }
 

@@ -22,7 +22,7 @@ use super::lanes::LaneBatch;
 use super::ready_key::ReadyKey;
 use super::rows::{TaskRow, decode, due_of, encode, scheduled_key, task_key};
 use super::tables::{TableName, Tables, Writes};
-use crate::broker::bulk::{self, RunMarks, in_queue, is_ended_so, waiting_again};
+use crate::broker::bulk::{self, RunMarks, in_queue};
 use crate::broker::{
     BrokerError, BulkChange, BulkChanges, BulkOutcome, BulkPick, Inspect, KeptTask, Remains, UndoOutcome,
     limits,
@@ -31,8 +31,6 @@ use crate::core::Timestamp;
 use crate::task::{Message, TaskId, TaskResult};
 
 const PREFIX: &[u8] = b"undo/";
-/// How many rows one commit forgets.
-const FORGOTTEN: usize = 4096;
 
 #[async_trait]
 impl BulkChanges for EmbeddedBroker {
@@ -97,15 +95,15 @@ impl BulkChanges for EmbeddedBroker {
 
 /// What is kept of a task that was changed.
 #[derive(Serialize, Deserialize)]
-struct KeptRow {
-    id: TaskId,
-    place: KeptPlace,
-    change: KeptChange,
+pub(super) struct KeptRow {
+    pub(super) id: TaskId,
+    pub(super) place: KeptPlace,
+    pub(super) change: KeptChange,
 }
 
 /// Where a task stood.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-enum KeptPlace {
+pub(super) enum KeptPlace {
     Ready { seq: u64 },
     Scheduled { due: Timestamp, seq: u64 },
     InLine,
@@ -113,22 +111,22 @@ enum KeptPlace {
 
 /// What was done to a task.
 #[derive(Serialize, Deserialize)]
-enum KeptChange {
+pub(super) enum KeptChange {
     Moved { from: String, to: String, runs: RunMarks },
     Ended(Box<Message>),
 }
 
 /// What the keys begin with that are kept for an act.
-fn kept_by(act: &str) -> Vec<u8> {
+pub(super) fn kept_by(act: &str) -> Vec<u8> {
     [PREFIX, act.as_bytes(), b"/"].concat()
 }
 
-fn kept_key(act: &str, nth: u64) -> Vec<u8> {
+pub(super) fn kept_key(act: &str, nth: u64) -> Vec<u8> {
     [&kept_by(act)[..], &nth.to_be_bytes()].concat()
 }
 
 /// The number at the end of such a key. `None`: it is kept for another act.
-fn nth_of(key: &[u8], first: &[u8]) -> Option<u64> {
+pub(super) fn nth_of(key: &[u8], first: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.strip_prefix(first)?.try_into().ok()?))
 }
 
@@ -149,7 +147,7 @@ fn kept_in(tables: &Tables, first: &[u8], limit: usize) -> Result<Vec<KeptTask>,
 }
 
 /// The place of a row.
-enum RowPlace {
+pub(super) enum RowPlace {
     Ready(ReadyKey),
     Scheduled(Vec<u8>),
     InLine(Vec<u8>),
@@ -191,15 +189,15 @@ impl RowPlace {
 }
 
 /// A task that waits, or that the caller has.
-struct WaitingRow {
-    message: Arc<Message>,
-    queue: usize,
+pub(super) struct WaitingRow {
+    pub(super) message: Arc<Message>,
+    pub(super) queue: usize,
     place: RowPlace,
     tag: Option<u64>,
 }
 
 /// Where a task is.
-enum Sought {
+pub(super) enum Sought {
     Here(WaitingRow),
     Busy,
     Gone,
@@ -216,22 +214,6 @@ struct BulkStep {
     waiting: WaitingRow,
     change: RowChange,
     kept: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A task on its way back. `from`: where it waits; `None`: it was ended.
-struct UndoStep {
-    from: Option<WaitingRow>,
-    message: Arc<Message>,
-    row: Vec<u8>,
-    queue: usize,
-    place: KeptPlace,
-}
-
-/// What is to become of a task that was changed.
-enum UndoPlan {
-    Back(UndoStep),
-    Busy,
-    Left,
 }
 
 impl Engine {
@@ -292,73 +274,13 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// Undoes the changes of these tasks in one commit.
-    pub(super) fn undo(
-        &mut self,
-        act: &str,
-        picks: Vec<(KeptTask, Option<u64>)>,
-        is_last: bool,
-    ) -> Result<UndoOutcome, BrokerError> {
-        let tables = self.open_tables()?;
-        let (mut batch, mut outcome) = (LaneBatch::default(), UndoOutcome::default());
-        let (mut steps, mut over) = (Vec::new(), BTreeSet::new());
-        for (kept, tag) in picks {
-            let key = kept_key(act, kept.nth);
-            let row = tables.get(TableName::Meta, &key)?;
-            let Some(row) = row.as_deref().map(decode::<KeptRow>).transpose()? else { continue };
-            if row.id != kept.id || over.contains(&key) {
-                continue;
-            }
-            match self.plan_undo(&mut batch, &tables, row, tag)? {
-                UndoPlan::Back(step) => {
-                    outcome.back.push(kept.id);
-                    steps.push(step);
-                }
-                UndoPlan::Busy if !is_last => {
-                    outcome.busy.push(kept);
-                    continue;
-                }
-                UndoPlan::Busy | UndoPlan::Left => outcome.left.push(kept.id),
-            }
-            over.insert(key);
-        }
-        if over.is_empty() {
-            return Ok(outcome);
-        }
-        let (mut writes, mut queues) = (Writes::default(), BTreeSet::new());
-        over.iter().for_each(|key| writes.delete(TableName::Meta, key));
-        for step in steps {
-            queues.insert(step.queue);
-            queues.extend(step.from.as_ref().map(|from| from.queue));
-            self.stage_undo(&mut writes, &mut batch, &tables, step)?;
-        }
-        let queues: Vec<usize> = queues.into_iter().collect();
-        self.commit_follow_ups(batch, &queues, writes)?;
-        Ok(outcome)
-    }
-
-    /// Forgets some of what is kept for an act. Says whether there is more.
-    pub(super) fn forget_kept(&mut self, act: &str) -> Result<bool, BrokerError> {
-        let (tables, first) = (self.open_tables()?, kept_by(act));
-        let (mut writes, mut rows) = (Writes::default(), 0);
-        for row in tables.range(TableName::Meta, &first, Bound::Unbounded)? {
-            let (key, _) = row?;
-            if rows == FORGOTTEN || !key.starts_with(&first) {
-                break;
-            }
-            if nth_of(&key, &first).is_some() {
-                writes.delete(TableName::Meta, &key);
-                rows += 1;
-            }
-        }
-        if rows > 0 {
-            self.commit_now(&[], &writes)?;
-        }
-        Ok(rows == FORGOTTEN)
-    }
-
     /// Finds a task that waits, or that is delivered under this tag.
-    fn seek(&mut self, tables: &Tables, id: &TaskId, tag: Option<u64>) -> Result<Sought, BrokerError> {
+    pub(super) fn seek(
+        &mut self,
+        tables: &Tables,
+        id: &TaskId,
+        tag: Option<u64>,
+    ) -> Result<Sought, BrokerError> {
         let (place, row) = match self.row(id)? {
             Some(TaskRow::At(key)) => {
                 let is_held_as = |tag: u64, key: &[u8]| {
@@ -400,7 +322,7 @@ impl Engine {
     }
 
     /// Stages that a row goes into another queue: to its old place there, if it has one that is free, or to the end.
-    fn stage_move(
+    pub(super) fn stage_move(
         &mut self,
         writes: &mut Writes,
         waiting: &WaitingRow,
@@ -421,7 +343,7 @@ impl Engine {
     }
 
     /// Stages that a message waits: at its old place, if it has one that is free, or at the end of its queue.
-    fn put_at(
+    pub(super) fn put_at(
         &mut self,
         writes: &mut Writes,
         (queue, message): (usize, Arc<Message>),
@@ -479,76 +401,6 @@ impl Engine {
             self.follow(writes, &message.id, *follow_ups);
         }
         Ok(record)
-    }
-
-    /// Finds out what becomes of a task that was changed.
-    fn plan_undo(
-        &mut self,
-        batch: &mut LaneBatch,
-        tables: &Tables,
-        KeptRow { id, place, change }: KeptRow,
-        tag: Option<u64>,
-    ) -> Result<UndoPlan, BrokerError> {
-        let (from, message) = match change {
-            KeptChange::Moved { from, to, runs } => match self.seek(tables, &id, tag)? {
-                Sought::Busy => return Ok(UndoPlan::Busy),
-                Sought::Here(now) if now.message.queue == to && RunMarks::of(&now.message) == runs => {
-                    let message = in_queue(&now.message, &from);
-                    (Some(now), message)
-                }
-                Sought::Here(_) | Sought::Gone => return Ok(UndoPlan::Left),
-            },
-            KeptChange::Ended(message) => {
-                let is_over = match self.row(&id)? {
-                    None => is_ended_so(None),
-                    Some(TaskRow::Over(record)) => is_ended_so(Some(&record)),
-                    Some(TaskRow::At(_) | TaskRow::InLine(_)) => false,
-                };
-                if !is_over {
-                    return Ok(UndoPlan::Left);
-                }
-                if let Some(unique) = &message.unique
-                    && batch.unique_windows.holder(tables, &unique.key)?.is_some()
-                {
-                    return Ok(UndoPlan::Left);
-                }
-                if let Some(name) = message.lane() {
-                    batch.open(&self.known_lanes, tables, name, self.seq)?;
-                }
-                (None, waiting_again(*message))
-            }
-        };
-        let (queue, row) = (self.queue(&message.queue)?, encode(&message)?);
-        Ok(UndoPlan::Back(UndoStep { from, message: Arc::new(message), row, queue, place }))
-    }
-
-    /// Stages that a task waits where it did.
-    fn stage_undo(
-        &mut self,
-        writes: &mut Writes,
-        batch: &mut LaneBatch,
-        tables: &Tables,
-        step: UndoStep,
-    ) -> Result<(), BrokerError> {
-        let UndoStep { from, message, row, queue, place } = step;
-        if let Some(from) = from {
-            self.stage_move(writes, &from, (queue, message), &row, Some((tables, place)));
-            return Ok(());
-        }
-        if let Some(unique) = &message.unique {
-            batch.unique_windows.hold(tables, unique, &message.id)?;
-        }
-        let due = match place {
-            KeptPlace::Scheduled { due, .. } => Some(due),
-            KeptPlace::Ready { .. } | KeptPlace::InLine => None,
-        };
-        let is_let_in = message.serial.as_ref().is_none_or(|serial| serial.refusal.is_some());
-        if due.is_some() || is_let_in {
-            self.put_at(writes, (queue, message), &row, due, Some((tables, place)));
-        } else {
-            self.pass_lane(batch, tables, queue, &message, &row, false)?;
-        }
-        Ok(())
     }
 }
 

@@ -56,6 +56,7 @@ mod states;
 mod steps;
 mod tables;
 mod tenant_lines;
+mod undo;
 mod unfinished;
 mod unique_windows;
 mod verify;
