@@ -71,7 +71,7 @@ async fn undo(broker: &Arc<dyn Broker>, name: &str) {
     let kept = bulk.kept_for(name, 1_000).await.unwrap();
     let picks = kept.into_iter().map(|kept| (kept, None)).collect();
     let undone = bulk.undo(name, picks, true).await.unwrap();
-    assert_eq!(undone.left, []);
+    assert!(undone.left.is_empty(), "{undone:?}");
 }
 
 /// The counts of each queue, where each scheduled task waits, and the order in which the tasks of each tenant come.
@@ -138,7 +138,7 @@ fn celeriac_now() -> Timestamp {
 #[test]
 fn what_was_changed_and_undone_waits_as_if_nothing_had_been() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() };
     let (sent, acts) = (prop::collection::vec(sent(), 1..30), prop::collection::vec(act(), 1..4));
     proptest!(config, |(sent in sent, acts in acts)| {
         runtime.block_on(async {
