@@ -235,7 +235,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot look at all that waits.
     pub async fn count_waiting(&self, rule: &BrakeRule) -> Result<RuleCount, ControlError> {
-        Ok(self.count(rule, None).await?.0)
+        Ok(self.count(rule, None, now()).await?.0)
     }
 
     /// How many tasks [`retry`](Self::retry) would be about now.
@@ -243,9 +243,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or keeps no failed tasks.
     pub async fn count_failed(&self, rule: &BrakeRule) -> Result<u64, ControlError> {
-        let rule = self.celeriac.brakes().with_queue(rule.clone())?;
-        let filter = self.celeriac.failed_by(&rule, now())?;
-        Ok(self.celeriac.keeper()?.failed_ids(&filter).await?.len() as u64)
+        self.count_failed_by(rule, now()).await
     }
 
     /// What an act would be about now, exactly, and whether it could be undone. It changes nothing. `to` is the queue of
@@ -259,11 +257,25 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
     ) -> Result<BulkForecast, ControlError> {
+        self.forecast(action, rule, to, now()).await
+    }
+
+    /// As [`dry_run`](Self::dry_run), of the tasks that were there by `then`.
+    ///
+    /// # Errors
+    /// As those of the act.
+    pub(crate) async fn forecast(
+        &self,
+        action: BulkAction,
+        rule: &BrakeRule,
+        to: Option<&str>,
+        then: Timestamp,
+    ) -> Result<BulkForecast, ControlError> {
         let (found, waiting, in_canvas) = match action {
-            BulkAction::Retry => (self.count_failed(rule).await?, None, 0),
+            BulkAction::Retry => (self.count_failed_by(rule, then).await?, None, 0),
             BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
                 let to = self.target(action, to)?;
-                let (count, in_canvas) = self.count(rule, to.as_deref()).await?;
+                let (count, in_canvas) = self.count(rule, to.as_deref(), then).await?;
                 (count.tasks, Some(count), in_canvas)
             }
         };
@@ -279,7 +291,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// As [`count_waiting`](Self::count_waiting), or the act cannot be noted. Then nothing is revoked.
     pub async fn revoke(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Revoke, rule, None).await
+        self.begin(BulkAction::Revoke, rule, None, now()).await
     }
 
     /// Puts all tasks that have failed for good by now and match back into their queues, with their attempts counted anew.
@@ -287,7 +299,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// As [`count_failed`](Self::count_failed), or the act cannot be noted. Then nothing is tried again.
     pub async fn retry(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Retry, rule, None).await
+        self.begin(BulkAction::Retry, rule, None, now()).await
     }
 
     /// Puts all tasks that wait now and match to the end of another queue, in their order. They keep their ids, times,
@@ -300,7 +312,7 @@ impl BulkHandle<'_> {
     /// As [`count_waiting`](Self::count_waiting), there is no such queue, the broker cannot move what waits, or the act cannot
     /// be noted. Then nothing is moved.
     pub async fn move_to(&self, rule: &BrakeRule, queue: &str) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Move, rule, Some(queue)).await
+        self.begin(BulkAction::Move, rule, Some(queue), now()).await
     }
 
     /// Deletes all tasks that wait now and match, as Celery's `purge` does with all of a queue: no record is left of them,
@@ -311,7 +323,7 @@ impl BulkHandle<'_> {
     /// As [`count_waiting`](Self::count_waiting), the broker cannot delete what waits, or the act cannot be noted. Then nothing
     /// is deleted.
     pub async fn purge(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Purge, rule, None).await
+        self.begin(BulkAction::Purge, rule, None, now()).await
     }
 
     /// All acts of the last week, the oldest first.
@@ -349,22 +361,27 @@ impl BulkHandle<'_> {
         }
     }
 
-    async fn begin(
+    /// Begins an act on the tasks that were there by `then`.
+    ///
+    /// # Errors
+    /// As those of the act.
+    pub(crate) async fn begin(
         &self,
         action: BulkAction,
         rule: &BrakeRule,
         to: Option<&str>,
+        then: Timestamp,
     ) -> Result<BulkAct, ControlError> {
         let to = self.target(action, to)?;
         let found = match action {
-            BulkAction::Retry => self.count_failed(rule).await?,
+            BulkAction::Retry => self.count_failed_by(rule, then).await?,
             BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
-                self.count(rule, to.as_deref()).await?.0.tasks
+                self.count(rule, to.as_deref(), then).await?.0.tasks
             }
         };
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
         let (by, keeps) = (self.celeriac.who().map(str::to_owned), self.celeriac.bulk_changes().is_some());
-        let order = BulkOrder { action, rule, to, by, keeps };
+        let order = BulkOrder { action, rule, to, by, then, keeps };
         let act = begin_in(self.celeriac.runtime().notes(), order, found).await?;
         self.celeriac.inner.bulk.progress.send_replace(());
         tracing::info!(target: "celeriac", id = act.id, ?action, rule = %act.rule, to = ?act.to, by = ?act.by, found, "an act on many tasks begins");
@@ -391,10 +408,15 @@ impl BulkHandle<'_> {
 
     /// Counts the tasks that wait and match, without those in the queue `to`; the second number is that of those which are
     /// part of a canvas.
-    async fn count(&self, rule: &BrakeRule, to: Option<&str>) -> Result<(RuleCount, u64), ControlError> {
+    async fn count(
+        &self,
+        rule: &BrakeRule,
+        to: Option<&str>,
+        then: Timestamp,
+    ) -> Result<(RuleCount, u64), ControlError> {
         self.knows_all()?;
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
-        let is_meant = self.celeriac.meant_by(&rule, now(), to).await?;
+        let is_meant = self.celeriac.meant_by(&rule, then, to).await?;
         let in_canvas = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&in_canvas);
         let is_counted = move |message: &Message| {
@@ -406,6 +428,12 @@ impl BulkHandle<'_> {
         };
         let count = count_unfinished(self.celeriac.inspector()?, is_counted).await?;
         Ok((count, in_canvas.load(Ordering::Relaxed)))
+    }
+
+    async fn count_failed_by(&self, rule: &BrakeRule, then: Timestamp) -> Result<u64, ControlError> {
+        let rule = self.celeriac.brakes().with_queue(rule.clone())?;
+        let filter = self.celeriac.failed_by(&rule, then)?;
+        Ok(self.celeriac.keeper()?.failed_ids(&filter).await?.len() as u64)
     }
 
     fn knows_all(&self) -> Result<(), ControlError> {

@@ -176,7 +176,8 @@ async fn on_waiting(
 ) -> Result<(), Failure> {
     let rule = args.rule.rule()?;
     let store = open_store(directory(args.source.chosen()?)?)?;
-    let order = BulkOrder { action, rule, to: to.cloned(), by: std::env::var("USER").ok(), keeps: true };
+    let order =
+        BulkOrder { action, rule, to: to.cloned(), by: std::env::var("USER").ok(), then: now(), keeps: true };
     let done = act_on_waiting(args, order, &store, out).await;
     ended(done, &store).await
 }
@@ -357,7 +358,14 @@ async fn retry(
         let notes = broker.notes().map(BrokerNotes::notes);
         let notes = notes.ok_or_else(|| Failure::Found("This store keeps no notes.".to_owned()))?;
         let by = std::env::var("USER").ok();
-        let order = BulkOrder { action: BulkAction::Retry, rule: rule.clone(), to: None, by, keeps: false };
+        let order = BulkOrder {
+            action: BulkAction::Retry,
+            rule: rule.clone(),
+            to: None,
+            by,
+            then: now(),
+            keeps: false,
+        };
         let begun = act.insert(begin_in(notes, order, found).await?);
         for ids in ids.chunks(BATCH) {
             let Retried { ids, refused } = keeper.retry_failed(ids, None).await?;

@@ -2,6 +2,7 @@
 
 mod acts;
 mod browser;
+mod bulk;
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;

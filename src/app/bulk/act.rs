@@ -71,7 +71,7 @@ pub struct BulkAct {
     /// The [operator](crate::Celeriac::as_operator) who has begun it.
     #[serde(default)]
     pub by: Option<String>,
-    /// When it began. It is about the tasks that were there then.
+    /// When it began, or when its tasks were counted before. It is about the tasks that were there then.
     pub begun_at: Timestamp,
     /// How many tasks matched when it began.
     pub found: u64,
@@ -202,6 +202,8 @@ pub(crate) struct BulkOrder {
     pub(crate) rule: BrakeRule,
     pub(crate) to: Option<String>,
     pub(crate) by: Option<String>,
+    /// The time at which its tasks were counted. What comes later is left alone.
+    pub(crate) then: Timestamp,
     /// Whether the broker keeps what undoes it.
     pub(crate) keeps: bool,
 }
@@ -216,7 +218,7 @@ pub(crate) async fn begin_in(notes: &dyn Notes, order: BulkOrder, found: u64) ->
     for old in acts.iter().filter(|act| act.is_forgotten(now)) {
         set_note(notes, format!("{PREFIX}{}", old.id), None).await?;
     }
-    let BulkOrder { action, rule, to, by, keeps } = order;
+    let BulkOrder { action, rule, to, by, then, keeps } = order;
     let act = BulkAct {
         id: format!("{:08x}", rand::random::<u32>()),
         is_undoable: why_not_undoable(action, keeps, &acts, found).is_none(),
@@ -224,7 +226,7 @@ pub(crate) async fn begin_in(notes: &dyn Notes, order: BulkOrder, found: u64) ->
         rule,
         to,
         by,
-        begun_at: now,
+        begun_at: then,
         found,
         done: 0,
         failed: 0,

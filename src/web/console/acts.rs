@@ -16,12 +16,16 @@ use serde_json::json;
 
 use super::act_log::ActRecord;
 use super::address::{LONGEST, PageName, ScreenAddress};
+use super::bulk_acts::{bulk_act, check_queues, permission_of};
 use super::pages::acted_filter;
 use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::{Console, task_facts, token, words};
 use crate::actors::BeatError;
+use crate::app::BulkAction;
 use crate::broker::{Retried, TaskEdit, TaskFilter};
+use crate::core::Timestamp;
+use crate::core::brake::BrakeRule;
 use crate::task::clock::now;
 use crate::task::{Arguments, TaskId};
 
@@ -33,20 +37,67 @@ const MOST_ARGUMENTS: usize = 256 << 10;
 /// An act.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum OperatorAct {
-    Pause { queue: String },
-    Resume { queue: String },
-    Resize { queue: String, workers: usize, is_kept: bool },
-    Revoke { id: TaskId, terminate: bool },
-    Retry { id: TaskId },
-    Edit { id: TaskId, arguments: Arguments },
-    Delete { id: TaskId },
-    RetryAll { chosen: ScreenAddress },
-    DeleteAll { chosen: ScreenAddress },
-    Unblock { scope: String, key: String },
-    SetConcurrency { scope: String, key: String, concurrency: Option<u32> },
-    RunNow { entry: String },
-    PauseEntry { entry: String },
-    ResumeEntry { entry: String },
+    Pause {
+        queue: String,
+    },
+    Resume {
+        queue: String,
+    },
+    Resize {
+        queue: String,
+        workers: usize,
+        is_kept: bool,
+    },
+    Revoke {
+        id: TaskId,
+        terminate: bool,
+    },
+    Retry {
+        id: TaskId,
+    },
+    Edit {
+        id: TaskId,
+        arguments: Arguments,
+    },
+    Delete {
+        id: TaskId,
+    },
+    RetryAll {
+        chosen: ScreenAddress,
+    },
+    DeleteAll {
+        chosen: ScreenAddress,
+    },
+    Unblock {
+        scope: String,
+        key: String,
+    },
+    SetConcurrency {
+        scope: String,
+        key: String,
+        concurrency: Option<u32>,
+    },
+    RunNow {
+        entry: String,
+    },
+    PauseEntry {
+        entry: String,
+    },
+    ResumeEntry {
+        entry: String,
+    },
+    /// An act on all tasks that match a rule and were there by `then`.
+    Bulk {
+        action: BulkAction,
+        rule: BrakeRule,
+        to: Option<String>,
+        then: Timestamp,
+    },
+    /// The undo of such an act. What the act has done says who may undo it.
+    UndoBulk {
+        id: String,
+        action: BulkAction,
+    },
 }
 
 /// The fields of a form.
@@ -62,7 +113,7 @@ impl Fields {
     }
 
     /// The value of a field that must be there and is short.
-    fn required(&self, name: &str) -> Result<String, ConsoleProblem> {
+    pub(super) fn required(&self, name: &str) -> Result<String, ConsoleProblem> {
         match self.get(name).map(str::trim) {
             None | Some("") => Err(ConsoleProblem::malformed(format!("The act lacks `{name}`."))),
             Some(text) if text.len() > LONGEST => Err(ConsoleProblem::malformed(format!(
@@ -78,7 +129,7 @@ impl Fields {
         if id.is_usable() { Ok(id) } else { Err(ConsoleProblem::malformed("An id has 1 to 255 bytes.")) }
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, ConsoleProblem> {
+    pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, ConsoleProblem> {
         let text = self.required(name)?;
         let shown = words::line(&text, 40);
         text.parse().map_err(|_| ConsoleProblem::malformed(format!("`{shown}` is no number for `{name}`.")))
@@ -122,6 +173,11 @@ impl OperatorAct {
                 };
                 Self::SetConcurrency { scope, key, concurrency }
             }
+            "bulk_revoke" => fields.bulk(BulkAction::Revoke)?,
+            "bulk_retry" => fields.bulk(BulkAction::Retry)?,
+            "bulk_move" => fields.bulk(BulkAction::Move)?,
+            "bulk_purge" => fields.bulk(BulkAction::Purge)?,
+            "undo_bulk" => Self::UndoBulk { id: fields.required("id")?, action: fields.action()? },
             "run_now" => Self::RunNow { entry: fields.required("entry")? },
             "pause_entry" => Self::PauseEntry { entry: fields.required("entry")? },
             "resume_entry" => Self::ResumeEntry { entry: fields.required("entry")? },
@@ -142,6 +198,7 @@ impl OperatorAct {
             Self::Edit { .. } => Permission::Edit,
             Self::Delete { .. } | Self::DeleteAll { .. } => Permission::Delete,
             Self::Unblock { .. } | Self::SetConcurrency { .. } => Permission::SteerLane,
+            Self::Bulk { action, .. } | Self::UndoBulk { action, .. } => permission_of(*action),
             Self::RunNow { .. } => Permission::RunNow,
             Self::PauseEntry { .. } | Self::ResumeEntry { .. } => Permission::PauseEntry,
         }
@@ -167,6 +224,16 @@ impl OperatorAct {
             Self::SetConcurrency { scope, key, concurrency: Some(most) } => {
                 format!("let at most {most} runs of the lane {scope}/{key} go on at a time")
             }
+            Self::Bulk { action, rule, to, .. } => {
+                let tasks = match action {
+                    BulkAction::Retry => "failed tasks that match",
+                    _ => "tasks that wait and match",
+                };
+                let to = to.as_ref().map_or_else(String::new, |to| format!(" to the queue {to}"));
+                let rule = words::line(&rule.to_string(), 200);
+                format!("{} all {tasks} {rule}{to}", action.as_str())
+            }
+            Self::UndoBulk { id, action } => format!("undo the bulk {} {id}", action.as_str()),
             Self::RunNow { entry } => format!("run the periodic entry {entry} now"),
             Self::PauseEntry { entry } => format!("pause the periodic entry {entry}"),
             Self::ResumeEntry { entry } => format!("resume the periodic entry {entry}"),
@@ -188,6 +255,8 @@ impl OperatorAct {
                 Some(known.ok_or_else(unknown)?)
             }
             Self::RetryAll { chosen } | Self::DeleteAll { chosen } => chosen.get("queue").map(str::to_owned),
+            Self::Bulk { rule, .. } => rule.queue.clone(),
+            Self::UndoBulk { id, action } => bulk_act(console, id, *action).await?.rule.queue,
             _ => None,
         })
     }
@@ -204,6 +273,20 @@ impl OperatorAct {
         acted_filter(console, chosen, &viewer, self.permission())
     }
 
+    /// Makes sure that whoever asks has the permission for all queues that a bulk act is about.
+    async fn check_bulk(&self, console: &Console, request: &HttpRequest) -> Result<(), ConsoleProblem> {
+        let (queue, to) = match self {
+            Self::Bulk { rule, to, .. } => (rule.queue.clone(), to.clone()),
+            Self::UndoBulk { id, action } => {
+                let act = bulk_act(console, id, *action).await?;
+                (act.rule.queue, act.to)
+            }
+            _ => return Ok(()),
+        };
+        let viewer = console.viewer(request, &[self.permission()]).await?;
+        check_queues(console, &viewer, self.permission(), queue.as_deref(), to.as_deref())
+    }
+
     /// Does it in the name of whoever asks, so that the marks in the history have the name. The answer says what came of it.
     async fn perform(
         &self,
@@ -213,6 +296,7 @@ impl OperatorAct {
     ) -> Result<String, ConsoleProblem> {
         let celeriac = console.celeriac.as_operator(who);
         let beat = |error: BeatError| ConsoleProblem::from(&error);
+        self.check_bulk(console, request).await?;
         match self {
             Self::Pause { queue } => {
                 celeriac.pause(queue).await?;
@@ -265,6 +349,15 @@ impl OperatorAct {
             Self::SetConcurrency { scope, key, concurrency } => {
                 celeriac.set_concurrency(scope, key, *concurrency).await?;
                 Ok("done; what runs goes on".to_owned())
+            }
+            Self::Bulk { action, rule, to, then } => {
+                let act = celeriac.bulk().begin(*action, rule, to.as_deref(), *then).await?;
+                let tasks = words::counted(act.found, "task", "tasks");
+                Ok(format!("{tasks} in the background, as act {}", act.id))
+            }
+            Self::UndoBulk { id, .. } => {
+                celeriac.undo_bulk(id).await?;
+                Ok("what has not run goes back, in the background".to_owned())
             }
             Self::RunNow { entry } => {
                 let receipt = celeriac.beat().trigger(entry).await.map_err(beat)?;

@@ -29,11 +29,12 @@ pub(super) enum PageName {
     Downloads,
     Live,
     Acts,
+    Bulk,
     Confirm,
 }
 
 impl PageName {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Queues,
         Self::Queue,
         Self::Tasks,
@@ -47,6 +48,7 @@ impl PageName {
         Self::Downloads,
         Self::Live,
         Self::Acts,
+        Self::Bulk,
         Self::Confirm,
     ];
 
@@ -66,6 +68,7 @@ impl PageName {
             Self::Downloads => "downloads",
             Self::Live => "live",
             Self::Acts => "acts",
+            Self::Bulk => "bulk",
             Self::Confirm => "confirm",
         }
     }

@@ -13,12 +13,13 @@ pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-sr
                                  form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The pages of the navigation, with the letter that leads there behind `g`.
-const PAGES: [(PageName, &str, &str); 9] = [
+const PAGES: [(PageName, &str, &str); 10] = [
     (PageName::Queues, "Queues", "q"),
     (PageName::Tasks, "Tasks", "t"),
     (PageName::Failed, "Failed", "f"),
     (PageName::Lanes, "Lanes", "l"),
     (PageName::Periodic, "Periodic", "p"),
+    (PageName::Bulk, "Bulk acts", "b"),
     (PageName::Processes, "Processes", "r"),
     (PageName::Downloads, "Downloads", "d"),
     (PageName::Live, "Live", "v"),

@@ -43,6 +43,7 @@ mod address;
 mod arguments;
 mod assets;
 mod board;
+mod bulk_acts;
 mod frame;
 mod pages;
 mod parts;

@@ -158,9 +158,12 @@ impl From<&ControlError> for ConsoleProblem {
             ControlError::UnknownQueue { .. }
             | ControlError::ServedElsewhere(_)
             | ControlError::NoAbility { .. }
+            | ControlError::UnknownAct(_)
             | ControlError::NoFleet(_) => Self::unknown(error.to_string()),
             ControlError::Broker(BrokerError::Invalid(text)) => Self::malformed(text.as_str()),
-            ControlError::NoWorkers => Self::malformed(error.to_string()),
+            ControlError::NoWorkers | ControlError::Brake(_) | ControlError::CannotUndo(..) => {
+                Self::malformed(error.to_string())
+            }
             error => Self::unavailable(error),
         }
     }

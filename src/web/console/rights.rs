@@ -32,6 +32,10 @@ pub enum Permission {
     Edit,
     /// Deleting failed tasks and dead letters for good.
     Delete,
+    /// Moving all tasks that wait and match to another queue. It is asked about both queues.
+    Move,
+    /// Deleting all tasks that wait and match.
+    Purge,
     /// Letting a blocked lane go on, and stopping or limiting the starts of a lane.
     SteerLane,
     /// Calling the task of a periodic entry now.
@@ -42,7 +46,7 @@ pub enum Permission {
 
 impl Permission {
     /// All that there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::See,
         Self::Pause,
         Self::Resize,
@@ -50,13 +54,15 @@ impl Permission {
         Self::Retry,
         Self::Edit,
         Self::Delete,
+        Self::Move,
+        Self::Purge,
         Self::SteerLane,
         Self::RunNow,
         Self::PauseEntry,
     ];
 
-    /// The word for it: `see`, `pause`, `resize`, `revoke`, `retry`, `edit`, `delete`, `steer_lane`, `run_now`,
-    /// `pause_entry`.
+    /// The word for it: `see`, `pause`, `resize`, `revoke`, `retry`, `edit`, `delete`, `move`, `purge`, `steer_lane`,
+    /// `run_now`, `pause_entry`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::See => "see",
@@ -66,6 +72,8 @@ impl Permission {
             Self::Retry => "retry",
             Self::Edit => "edit",
             Self::Delete => "delete",
+            Self::Move => "move",
+            Self::Purge => "purge",
             Self::SteerLane => "steer_lane",
             Self::RunNow => "run_now",
             Self::PauseEntry => "pause_entry",
@@ -182,6 +190,12 @@ impl Viewer {
     /// Whether the viewer may see the tasks of every queue, and so what may have tasks of any: a lane.
     pub(super) fn sees_all(&self) -> bool {
         self.queues.iter().all(|queue| self.sees(queue))
+    }
+
+    /// Whether the viewer may do that with what is chosen by a rule: with the tasks of this queue, or of every queue.
+    pub(super) fn may_in(&self, permission: Permission, queue: Option<&str>) -> bool {
+        let every = || self.queues.iter().all(|queue| self.may(permission, Some(queue.as_str())));
+        self.may(permission, queue) && (queue.is_some() || every())
     }
 
     /// The names of what the viewer may do with anything, in the order of [`Permission::ALL`], of what the page asked for.

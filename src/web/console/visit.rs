@@ -72,6 +72,7 @@ fn permissions(page: PageName) -> &'static [Permission] {
         PageName::Failed => &[Permission::Retry, Permission::Edit, Permission::Delete],
         PageName::Lanes | PageName::Lane => &[Permission::SteerLane],
         PageName::Periodic | PageName::Entry => &[Permission::RunNow, Permission::PauseEntry],
+        PageName::Bulk => &[Permission::Revoke, Permission::Retry, Permission::Move, Permission::Purge],
         PageName::Confirm => &Permission::ALL,
         PageName::Tasks | PageName::Processes | PageName::Downloads | PageName::Live | PageName::Acts => &[],
     }

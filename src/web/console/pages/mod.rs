@@ -4,6 +4,7 @@
 //! holds it) is a card more on its page, and a field more in its data.
 
 mod acts;
+mod bulk;
 mod confirm;
 mod downloads;
 mod failed;
@@ -72,6 +73,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         PageName::Downloads => downloads::look(visit).await,
         PageName::Live => live::look(visit).await,
         PageName::Acts => Ok(acts::look(visit)),
+        PageName::Bulk => bulk::look(visit).await,
         PageName::Confirm => confirm::look(visit).await,
     }
 }

@@ -1,0 +1,147 @@
+//! Acts on all tasks that match: counted, done in the background, and undone, by plain forms.
+
+use actix_web::http::StatusCode;
+use celeriac::Celeriac;
+use celeriac::broker::TaskFilter;
+use celeriac::task::TENANT;
+use celeriac::web::Console;
+use serde_json::{Value, json};
+
+use super::kit::{act, data, done, get, on_both, open, page};
+use super::tasks::mail;
+
+/// Sends six tasks to `mail`, which is paused, as `slow` is: four of one tenant, and two of another.
+async fn send_some(celeriac: &Celeriac) {
+    for queue in ["mail", "slow"] {
+        celeriac.pause(queue).await.unwrap();
+    }
+    for n in 0..6 {
+        let tenant = if n < 4 { "acme" } else { "other" };
+        let call = mail::s("a".into(), "b".into()).id(format!("m-{n}")).header(TENANT, tenant);
+        call.send(celeriac.client()).await.unwrap();
+    }
+}
+
+async fn waiting(celeriac: &Celeriac, queue: &str) -> usize {
+    celeriac.unfinished_tasks(&TaskFilter::new().queue(queue), 100).await.unwrap().len()
+}
+
+/// The last act, when it is over.
+async fn last_act(console: &Console) -> Value {
+    let is_over = |told: &Value| told["acts"][0]["goes_on"] == json!(false);
+    data(console, "/bulk", is_over).await["acts"][0].clone()
+}
+
+#[actix_web::test]
+async fn all_that_match_are_counted_moved_and_brought_back() {
+    on_both(|celeriac| async move {
+        let console = open(&celeriac);
+        send_some(&celeriac).await;
+        let empty = page(&console, "/bulk", |_| true).await;
+        assert!(empty.contains("No bulk act yet") && empty.contains("Count them"), "{empty}");
+
+        let path = "/confirm?act=bulk_move&tenant=acme&to=slow&back=bulk";
+        let told = data(&console, path, |told| told["count"] == json!(4)).await;
+        assert_eq!((&told["permission"], &told["bulk"]["not_undoable"]), (&json!("move"), &Value::Null));
+        let asked = page(&console, path, |_| true).await;
+        let sentence = "4 tasks: move all tasks that wait and match tenant acme to the queue slow?";
+        assert!(asked.contains(sentence) && asked.contains("task?id=m-0"), "{asked}");
+        assert!(asked.contains("For ten minutes after its end it can be undone"), "{asked}");
+        assert_eq!(waiting(&celeriac, "slow").await, 0, "nothing has been done yet");
+
+        // What comes after the count is left alone.
+        let late = mail::s("a".into(), "b".into()).id("late").header(TENANT, "acme");
+        late.send(celeriac.client()).await.unwrap();
+        let until = told["until"].as_str().unwrap();
+        let to_slow = [("tenant", "acme"), ("to", "slow"), ("until", until), ("back", "bulk")];
+        let shown = done(&console, &[&[("act", "bulk_move")][..], &to_slow].concat()).await;
+        assert!(shown.contains("4 tasks in the background, as act"), "{shown}");
+        let act = last_act(&console).await;
+        assert_eq!((&act["action"], &act["found"], &act["done"]), (&json!("move"), &json!(4), &json!(4)));
+        assert_eq!(
+            (&act["by"], &act["to"], &act["rule"]),
+            (&json!("amina"), &json!("slow"), &json!("tenant acme"))
+        );
+        assert!(act["undoable_until"].is_string(), "{act}");
+        assert_eq!((waiting(&celeriac, "mail").await, waiting(&celeriac, "slow").await), (3, 4));
+
+        let shown = page(&console, "/bulk", |body| body.contains("undo until")).await;
+        assert!(shown.contains("1 bulk act can be undone.") && shown.contains("undo_bulk"), "{shown}");
+        let id = act["id"].as_str().unwrap();
+        let undo = [("act", "undo_bulk"), ("id", id), ("action", "move"), ("back", "bulk")];
+        done(&console, &undo).await;
+        let act = last_act(&console).await;
+        assert_eq!((&act["undo"]["back"], &act["undo"]["left"]), (&json!(4), &json!(0)));
+        assert_eq!(act["undoable_until"], Value::Null);
+        assert_eq!((waiting(&celeriac, "mail").await, waiting(&celeriac, "slow").await), (7, 0));
+        let shown = page(&console, "/bulk", |_| true).await;
+        assert!(shown.contains("4 back, 0 left as they are") && !shown.contains("undo_bulk"), "{shown}");
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn what_is_purged_or_revoked_is_undone_by_whoever_may_do_it() {
+    on_both(|celeriac| async move {
+        let console = open(&celeriac);
+        send_some(&celeriac).await;
+        for word in ["purge", "revoke"] {
+            let shown = done(&console, &[("act", &format!("bulk_{word}")), ("all", "1")]).await;
+            assert!(shown.contains("6 tasks in the background"), "{shown}");
+            let act = last_act(&console).await;
+            assert_eq!((&act["action"], &act["done"]), (&json!(word), &json!(6)));
+            assert_eq!(waiting(&celeriac, "mail").await, 0);
+            let id = act["id"].as_str().unwrap();
+            let undo = [("act", "undo_bulk"), ("id", id), ("action", word)];
+            let guest = Console::new(&celeriac)
+                .authorize(|_, check| (check.permission.as_str() == "see").then_some("bola"));
+            assert_eq!(self::act(&guest, &undo).await.status, StatusCode::FORBIDDEN);
+            let other = [("act", "undo_bulk"), ("id", id), ("action", "move")];
+            assert_eq!(self::act(&console, &other).await.status, StatusCode::NOT_FOUND);
+            done(&console, &undo).await;
+            assert_eq!(last_act(&console).await["undo"]["back"], json!(6));
+            assert_eq!(waiting(&celeriac, "mail").await, 6);
+        }
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn an_act_on_every_queue_needs_the_permission_for_every_queue() {
+    on_both(|celeriac| async move {
+        send_some(&celeriac).await;
+        let console = Console::new(&celeriac)
+            .authorize(|_, check| (check.queue.as_deref() != Some("slow")).then_some("bola"));
+        let refused = get(&console, "/confirm?act=bulk_purge&all=1").await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN);
+        assert!(refused.body.contains("choose a queue"), "{}", refused.body);
+        for fields in [
+            &[("act", "bulk_purge"), ("tenant", "acme")][..],
+            &[("act", "bulk_purge"), ("queue", "slow")],
+            &[("act", "bulk_move"), ("queue", "mail"), ("to", "slow")],
+        ] {
+            let refused = act(&console, fields).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{fields:?}: {}", refused.body);
+        }
+        assert_eq!(waiting(&celeriac, "mail").await, 6);
+        for (fields, status) in [
+            (&[("act", "bulk_purge")][..], 400),
+            (&[("act", "bulk_move"), ("queue", "mail")], 400),
+            (&[("act", "bulk_purge"), ("queue", "mail"), ("all", "1")], 400),
+            (&[("act", "bulk_move"), ("queue", "mail"), ("to", "nowhere")], 404),
+            (&[("act", "undo_bulk"), ("id", "nosuch"), ("action", "move")], 404),
+            (&[("act", "undo_bulk"), ("id", "nosuch"), ("action", "explode")], 400),
+        ] {
+            assert_eq!(act(&console, fields).await.status.as_u16(), status, "{fields:?}");
+        }
+        done(&console, &[("act", "bulk_purge"), ("queue", "mail"), ("task", "shop.*")]).await;
+        assert_eq!(last_act(&console).await["done"], json!(6));
+
+        // Of what was done to tasks of every queue, only those hear who may see every queue.
+        celeriac.bulk().purge(&celeriac::core::brake::BrakeRule::all()).await.unwrap();
+        data(&open(&celeriac), "/bulk", |told| told["acts"].as_array().unwrap().len() == 2).await;
+        let told = data(&console, "/bulk", |_| true).await;
+        assert_eq!(told["acts"].as_array().unwrap().len(), 1, "{told}");
+    })
+    .await;
+}
