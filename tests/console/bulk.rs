@@ -86,7 +86,8 @@ async fn what_is_purged_or_revoked_is_undone_by_whoever_may_do_it() {
         let console = open(&celeriac);
         send_some(&celeriac).await;
         for word in ["purge", "revoke"] {
-            let shown = done(&console, &[("act", &format!("bulk_{word}")), ("all", "1")]).await;
+            let act = format!("bulk_{word}");
+            let shown = done(&console, &[("act", act.as_str()), ("all", "1")]).await;
             assert!(shown.contains("6 tasks in the background"), "{shown}");
             let act = last_act(&console).await;
             assert_eq!((&act["action"], &act["done"]), (&json!(word), &json!(6)));
