@@ -97,6 +97,10 @@ impl BulkChanges for MemoryBroker {
         if !outcome.busy.is_empty() {
             return Ok(outcome);
         }
+        if let BulkChange::End { .. } = change {
+            // Who has a lane is ended after those who wait for it, so that none of them is let in.
+            found.sort_by_key(|waiting| !matches!(waiting.spot, MemorySpot::InLine(_)));
+        }
         let mut queues = BTreeSet::new();
         for waiting in found {
             let message = Arc::clone(&waiting.message);
