@@ -112,9 +112,9 @@ impl Celeriac {
                 self.broker_name()
             )));
         }
-        let is_new = act.undo.is_none();
+        let before = act.undo.clone();
         act.begin_undo(now()).map_err(cannot)?;
-        if is_new {
+        if act.undo != before {
             act.note(self).await?;
             tracing::info!(target: "celeriac", id, by = ?self.who(), "the undo of an act on many tasks begins");
         }
@@ -218,7 +218,7 @@ impl Celeriac {
 
     /// Forgets what undoes an act, unless somebody undoes it.
     async fn forget_kept(&self, id: &str) -> Result<(), ControlError> {
-        let Some(mut act) = self.bulk().act(id).await?.filter(|act| act.undo.is_none()) else {
+        let Some(mut act) = self.bulk().act(id).await?.filter(|act| !act.is_undone()) else {
             return Ok(());
         };
         if let Some(changes) = self.bulk_changes() {

@@ -111,7 +111,7 @@ pub struct BulkUndo {
 impl BulkAct {
     /// Until when the act can be undone; `None`: it cannot be, is not over, or was undone.
     pub fn undoable_until(&self) -> Option<Timestamp> {
-        let keeps = self.is_undoable && self.undo.is_none();
+        let keeps = self.is_undoable && !self.is_undone();
         self.ended_at.filter(|_| keeps).map(|at| at + UNDO_FOR)
     }
 
@@ -120,12 +120,17 @@ impl BulkAct {
         self.ended_at.is_none() || self.undo.as_ref().is_some_and(|undo| undo.ended_at.is_none())
     }
 
-    /// Begins the undo, unless it was begun before.
+    /// Whether somebody has undone it, or does so now. An undo that has broken off can be asked for again.
+    pub(super) fn is_undone(&self) -> bool {
+        self.undo.as_ref().is_some_and(|undo| undo.error.is_none())
+    }
+
+    /// Begins the undo, unless it was begun before. One that has broken off goes on.
     ///
     /// # Errors
     /// The act cannot be undone; the text says why.
     pub(crate) fn begin_undo(&mut self, now: Timestamp) -> Result<(), String> {
-        if self.undo.is_some() {
+        if self.is_undone() {
             return Ok(());
         }
         let ended_at = self.ended_at.ok_or("it goes on: wait for its end")?;
@@ -140,13 +145,14 @@ impl BulkAct {
                 "what undoes an act is kept for at most {MOST_UNDOABLE} tasks at a time, and it was about more, or this broker keeps nothing of the kind"
             ));
         }
-        self.undo = Some(BulkUndo { begun_at: now, back: 0, left: 0, ended_at: None, error: None });
+        let (back, left) = self.undo.as_ref().map_or((0, 0), |undo| (undo.back, undo.left));
+        self.undo = Some(BulkUndo { begun_at: now, back, left, ended_at: None, error: None });
         Ok(())
     }
 
     /// How many tasks it may have kept.
     fn keeps(&self) -> u64 {
-        let is_over = self.undo.as_ref().is_some_and(|undo| undo.ended_at.is_some());
+        let is_over = self.is_undone() && !self.goes_on();
         if self.is_undoable && !is_over { self.found.max(self.done) } else { 0 }
     }
 
@@ -278,6 +284,16 @@ mod tests {
         let begun = act.undo.clone();
         act.begin_undo(at(700_000)).unwrap();
         assert_eq!(act.undo, begun, "an undo that was begun goes on");
+        let (ended_at, error) = (Some(at(601_500)), Some("the disk is full".to_owned()));
+        act.undo = begun.map(|undo| BulkUndo { back: 3, ended_at, error, ..undo });
+        assert!(!act.goes_on() && act.undoable_until().is_some());
+        act.begin_undo(at(601_900)).unwrap();
+        let undo = act.undo.clone().unwrap();
+        assert_eq!(
+            (act.goes_on(), undo.back, undo.error),
+            (true, 3, None),
+            "one that has broken off goes on"
+        );
     }
 
     #[test]
