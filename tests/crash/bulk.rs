@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use celeriac::app::BulkAct;
-use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
+use celeriac::core::brake::BrakeRule;
 use celeriac::task::TENANT;
 use celeriac::{Celeriac, Context, TaskId, task};
 use futures_util::future::try_join_all;
@@ -24,16 +24,17 @@ async fn shifted(ctx: Context) {
     note(&Line::Tick { id: ctx.id().to_string(), crashes: ctx.message().crashes });
 }
 
-fn hold() -> Brake {
-    Brake::new(BrakeRule::all(), BrakeAction::Pause).id("hold")
-}
+/// The queues, which are paused until all is undone, also after a restart.
+const QUEUES: [&str; 2] = ["io", "io2"];
 
 /// The first life begins the acts, the next ones go on with them and undo them until they are killed, and the last one lets
 /// everything run.
 pub async fn child(child: Child) -> Result<(), Failure> {
     let celeriac = child.builder().start().await?;
     if child.orders.seed == 0 {
-        celeriac.brakes().set(hold()).await?;
+        for queue in QUEUES {
+            celeriac.persistent().pause(queue).await?;
+        }
         for (tenant, count) in TENANTS {
             let ids = (0..count).map(|n| TaskId::from(format!("{tenant}-{n}")));
             let calls = ids.map(async |id| shifted::s().id(id).header(TENANT, tenant).delay().await);
@@ -57,7 +58,9 @@ pub async fn child(child: Child) -> Result<(), Failure> {
     if waiting.by_queue != BTreeMap::from([("io".to_owned(), 3020)]) {
         return Err(format!("{waiting:?}").into());
     }
-    celeriac.brakes().remove("hold").await?;
+    for queue in QUEUES {
+        celeriac.persistent().reset(queue).await?;
+    }
     ended(&celeriac).await?;
     say("done");
     celeriac.shutdown().await?;

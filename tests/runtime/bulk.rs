@@ -254,7 +254,7 @@ async fn an_undo_that_was_cut_off_goes_on_after_the_restart() {
         builder.start().await.unwrap()
     };
     let celeriac = start().await;
-    pause(&celeriac).await;
+    celeriac.persistent().pause("many").await.unwrap();
     let calls = (0..3_000).map(async |n| add::s(n, 1).queue("many").send(celeriac.client()).await);
     try_join_all(calls).await.unwrap();
     let act = celeriac.bulk().purge(&BrakeRule::all()).await.unwrap();
