@@ -144,7 +144,7 @@ impl TaskQuery {
 
     /// Whether it chooses by more than the queue and the standing, so that tasks have to be looked through.
     pub(super) fn searches(&self) -> bool {
-        let Self { queue: _, standing: _, task, tenant, argument, error } = self;
+        let Self { queue: _, standing: _, task, tenant, argument, error, scans: _ } = self;
         task.is_some() || tenant.is_some() || argument.is_some() || error.is_some()
     }
 

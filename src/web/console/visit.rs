@@ -15,7 +15,7 @@ use super::token::Token;
 pub(super) struct ConsoleVisit {
     pub(super) console: Console,
     /// By this the program is asked once more, when the page comes across the tasks of a tenant.
-    request: HttpRequest,
+    pub(super) request: HttpRequest,
     /// The page and the state of the screen, without what belongs to one answer only.
     pub(super) address: ScreenAddress,
     pub(super) viewer: Viewer,
@@ -111,6 +111,7 @@ fn permissions(page: PageName) -> &'static [Permission] {
         PageName::Brakes => &[Permission::Brake],
         PageName::Tenants | PageName::Tenant => &[Permission::Brake, Permission::SetWeight],
         PageName::Enqueue => &[Permission::Enqueue],
+        PageName::Bulk => &[Permission::Revoke, Permission::Retry, Permission::Move, Permission::Purge],
         PageName::Confirm => &Permission::ALL,
         PageName::Tasks
         | PageName::Limits
