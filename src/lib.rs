@@ -170,6 +170,8 @@ mod manual {
     struct ArgumentsPage;
     #[doc = include_str!("../docs/brakes.md")]
     struct BrakesPage;
+    #[doc = include_str!("../docs/bulk-acts.md")]
+    struct BulkActsPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]

@@ -13,8 +13,8 @@ use std::time::Duration;
 use celeriac::async_trait;
 use celeriac::broker::{
     AgendaPlace, Backlog, Broker, BrokerConnection, BrokerError, BrokerFacts, BrokerListener, BrokerNotes,
-    Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks, Hastened, Inspect, Lanes,
-    MessageLocation, QueueCounts, RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink,
+    BulkChanges, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks, Hastened, Inspect,
+    Lanes, MessageLocation, QueueCounts, RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink,
     TaskFilter, TenantBacklog, UnfinishedTask, UniqueWindows, requeued,
 };
 use celeriac::core::Timestamp;
@@ -219,6 +219,10 @@ impl Broker for SqliteBroker {
     /// `None`: tasks come by priority and in order of arrival, whoever they are for. A column with the tenant and an index
     /// on it would let the tenants take turns.
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        None
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
         None
     }
 

@@ -46,6 +46,7 @@ use slots::Released;
 use waiting::SeenBacklog;
 use worker_pool::Slot;
 
+mod accounts;
 mod autoscale;
 mod brakes;
 mod control;
@@ -58,6 +59,7 @@ mod revocation;
 mod slots;
 mod stamps;
 mod starts;
+mod surrender;
 mod turns;
 mod waiting;
 mod worker_pool;
@@ -69,6 +71,8 @@ pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
 pub(super) use slots::Granted;
 pub(super) use stamps::TerminateStamped;
+pub(super) use surrender::Surrender;
+pub(crate) use surrender::Surrendered;
 pub(crate) use waiting::BrokerBacklog;
 pub(super) use worker_pool::{ChildDown, WorkerReady};
 
@@ -371,39 +375,6 @@ impl Queue {
             });
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
-    }
-
-    /// Where a task of this program is in the accounts; `None`: the program has no such task.
-    fn own_account(&mut self, task: &str) -> Option<TaskPlace> {
-        self.accounts.find(task).or_else(|| {
-            self.runtime.dispatcher.registry.get(task)?;
-            Some(self.accounts.place(task))
-        })
-    }
-
-    /// Counts a task that has come. As in Celery, what is not going to run is not received.
-    fn count_received(&mut self, message: &task::Message, now: Timestamp) {
-        let will_run = message.expires.is_none_or(|at| at > now);
-        if will_run && let Some(account) = self.own_account(&message.task) {
-            self.accounts.received(account);
-            self.minutes.count(now, account, message.tenant(), HistoryEvent::Received);
-        }
-    }
-
-    /// Counts the end of a run.
-    fn count_end(&mut self, run: &GivenRun, report: &Report) {
-        let (account, ran) = (run.account, report.ran());
-        if let Some((state, run_time)) = ran {
-            self.accounts.ran(state.as_str(), run_time);
-        }
-        if let Some(ended) = report.ended() {
-            self.accounts.ended(account, ended, ran.map(|(_, run_time)| run_time));
-        }
-        let (ended, ran) = (report.ended(), ran.map(|(_, run_time)| run_time));
-        if ended.is_some() || ran.is_some() {
-            let event = HistoryEvent::Ended { ended, ran };
-            self.minutes.count(now(), account, run.message.tenant(), event);
-        }
     }
 
     /// Takes what the broker has for this queue from now on.

@@ -18,8 +18,8 @@ use super::held::{HeldTasks, QueueHold};
 use super::patience::{PATIENCE, answered};
 use super::queue::{
     BrokerBacklog, Close, Explain, GetAccounts, GetHeld, GetHolds, GetRunning, GetStatus, HandInMinutes,
-    Hurry, LanesLost, Locate, LocateTask, Queue, Revoke, Revoked, Sighting, Steer, StopQueue,
-    TerminateStamped,
+    Hurry, LanesLost, Locate, LocateTask, Queue, Revoke, Revoked, Sighting, Steer, StopQueue, Surrender,
+    Surrendered, TerminateStamped,
 };
 use super::running::RunningTask;
 use super::status::{QueueAccounts, QueueStatus};
@@ -107,6 +107,20 @@ impl Queues {
     pub(crate) async fn holds(&self, name: &str) -> Option<Vec<QueueHold>> {
         let queue = self.get(name)?;
         answered(PATIENCE, queue.send(GetHolds)).await.ok()?.ok()
+    }
+
+    /// Takes over the deliveries of these tasks that have not started, from all queues that answer within the deadline. What a
+    /// later one answers goes back to the broker.
+    pub(crate) async fn surrender(&self, ids: HashSet<TaskId>) -> Surrendered {
+        let surrender = Surrender(Arc::new(ids));
+        let asked = self.all().into_iter().map(|queue| answered(PATIENCE, queue.send(surrender.clone())));
+        let answers = futures_util::future::join_all(asked).await;
+        let mut all = Surrendered::default();
+        for surrendered in answers.into_iter().flatten().flatten() {
+            all.deliveries.extend(surrendered.deliveries);
+            all.running.extend(surrendered.running);
+        }
+        all
     }
 
     /// Tells the runs that bear one of these stamps to end. Answers with the stamps that were found, of each run, in the

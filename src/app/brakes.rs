@@ -226,7 +226,7 @@ impl BrakeHandle<'_> {
         Ok(rule)
     }
 
-    fn physical(&self, field: &'static str, queue: &str) -> Result<String, BrakeError> {
+    pub(super) fn physical(&self, field: &'static str, queue: &str) -> Result<String, BrakeError> {
         let catalogue = self.celeriac.catalogue();
         match catalogue.resolve(queue) {
             Some(name) => Ok(name.to_owned()),

@@ -16,6 +16,7 @@ use super::listener::REVOKED_FOR;
 use crate::actors::beat::TickPublisher;
 use crate::actors::queue::Revoked;
 use crate::broker::{BrokerError, MessageLocation, Remains, Removal};
+use crate::runtime::Runtime;
 use crate::runtime::enqueue::Unsent;
 use crate::store::sent_marks::{marks_of, write_marks};
 use crate::store::{self, GroupResult, StoreError};
@@ -93,14 +94,6 @@ impl CeleriacInner {
 
     /// Revokes a task, if it is where the broker says that it is.
     async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revoked, GetError> {
-        let runtime = Arc::clone(&self.runtime);
-        let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
-            Verdict::Over(mut record) => {
-                let follow_ups = runtime.follow_ups(message, &mut record);
-                Remains { record: runtime.keeps(message, State::Revoked).then_some(*record), follow_ups }
-            }
-            _ => Remains::default(),
-        };
         let knows_all = self.runtime.broker.facts().knows_all;
         if !knows_all {
             // The store is told first: a queue that does not hear of the revocation now sees it in the store before
@@ -117,23 +110,20 @@ impl CeleriacInner {
         let remains = move |message: &Message| {
             *taken.lock() = Some(message.clone());
             teller.tell_taken_out(message);
-            remains(message)
+            remains_of_revoked(&teller, message)
         };
         let removal = match self.runtime.broker.inspect() {
             Some(inspect) => inspect.remove(id, Box::new(remains)).await.map_err(unreadable(id))?,
             None => Removal::Unknown,
         };
         let taken: Option<Message> = taken_out.lock().take();
-        if let (Some(handed), Some(keeper)) = (taken.as_ref().and_then(HandedOver::of), &self.runtime.permits)
-        {
-            handed.release(&**keeper);
+        if let Some(message) = &taken {
+            release_handed_over(&self.runtime, message);
         }
         let (queue, elsewhere) = match removal {
             Removal::Removed => {
-                if let Some(message) = taken
-                    && let Verdict::Over(record) = Judge::unstarted(&message, now()).revoked_waiting()
-                {
-                    self.runtime.tell_hooks(self.runtime.end_for_hooks(&message, &record));
+                if let Some(message) = taken {
+                    tell_hooks_of_revoked(&self.runtime, &message);
                 }
                 return Ok(Revoked::Done);
             }
@@ -148,6 +138,31 @@ impl CeleriacInner {
             Ok(None) => Ok(elsewhere),
             Err(missing) => Err(GetError::NotAnswering { id: id.clone(), queues: missing.join("`, `") }),
         }
+    }
+}
+
+/// What a task leaves behind that is revoked before it starts.
+pub(super) fn remains_of_revoked(runtime: &Runtime, message: &Message) -> Remains {
+    match Judge::unstarted(message, now()).revoked_waiting() {
+        Verdict::Over(mut record) => {
+            let follow_ups = runtime.follow_ups(message, &mut record);
+            Remains { record: runtime.keeps(message, State::Revoked).then_some(*record), follow_ups }
+        }
+        _ => Remains::default(),
+    }
+}
+
+/// Calls the hooks for a task that was revoked before it started.
+pub(super) fn tell_hooks_of_revoked(runtime: &Runtime, message: &Message) {
+    if let Verdict::Over(record) = Judge::unstarted(message, now()).revoked_waiting() {
+        runtime.tell_hooks(runtime.end_for_hooks(message, &record));
+    }
+}
+
+/// Gives back the permit that was handed over to a task, because no run will come for it.
+pub(super) fn release_handed_over(runtime: &Runtime, message: &Message) {
+    if let (Some(handed), Some(keeper)) = (HandedOver::of(message), &runtime.permits) {
+        handed.release(&**keeper);
     }
 }
 

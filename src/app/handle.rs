@@ -170,6 +170,9 @@ pub enum ControlError {
     /// There is no act on many tasks of this id.
     #[error("there is no act `{0}`: it was over more than a week ago, or was never begun here")]
     UnknownAct(String),
+    /// An act on many tasks cannot be undone: its id, and why.
+    #[error("the act `{0}` cannot be undone: {1}")]
+    CannotUndo(String, String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,

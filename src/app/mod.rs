@@ -67,9 +67,9 @@ pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
 pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
-pub use bulk::{BulkAct, BulkAction, BulkHandle};
+pub use bulk::{BulkAct, BulkAction, BulkForecast, BulkHandle, BulkUndo, MOST_UNDOABLE};
 #[cfg(feature = "cli")]
-pub(crate) use bulk::{acts_in, begin_in};
+pub(crate) use bulk::{BulkOrder, acts_in, begin_in, why_not_undoable};
 pub use child_process::is_child_process;
 pub use durations::DurationQuery;
 #[cfg(feature = "cli")]

@@ -13,8 +13,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::dead_letter::requeued;
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, QueueCounts, Results, Settler, Sink,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, CasOutcome, Condition, Consumer,
+    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, QueueCounts, Results, Settler, Sink,
     TenantBacklog, UniqueWindows, call_sink,
 };
 use crate::core::Timestamp;
@@ -22,6 +22,7 @@ use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
 use argument_index::MemoryArgumentIndex;
+use bulk::KeptChanges;
 use consumer::MemoryConsumer;
 use failed::MemoryFailed;
 use lanes::MemoryLanes;
@@ -32,6 +33,7 @@ use unique_windows::MemoryUniqueWindows;
 mod abilities;
 mod argument_index;
 mod backlog;
+mod bulk;
 mod consumer;
 mod failed;
 mod follow_ups;
@@ -69,6 +71,7 @@ struct MemoryState {
     failed: MemoryFailed,
     lanes: MemoryLanes,
     windows: MemoryUniqueWindows,
+    kept: KeptChanges,
     /// The queues that got something to deliver while another queue was changed.
     stirred: Vec<String>,
     next_seq: u64,
@@ -523,6 +526,10 @@ impl Broker for MemoryBroker {
     }
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        Some(self)
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
         Some(self)
     }
 }

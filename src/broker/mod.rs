@@ -11,6 +11,7 @@
 #[cfg(feature = "amqp")]
 pub mod amqp;
 mod backlog;
+mod bulk;
 pub(crate) mod completer;
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -44,6 +45,7 @@ pub use crate::catalogue::{QueueSetup, QueueType};
 #[cfg(feature = "amqp")]
 pub use amqp::AmqpBroker;
 pub use backlog::{AgendaPlace, Backlog, Hastened};
+pub use bulk::{BulkChange, BulkChanges, BulkOutcome, BulkPick, KeptTask, RemainsFn, UndoOutcome};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, crash_reason, crash_result, requeued};
 pub(crate) use dead_letter::{refusal_reason, refused_result};
 pub use delivery::{ChordEnd, Delivery, DeliveryInfo, FollowUps, Settle, Settler};
@@ -249,6 +251,9 @@ pub trait Broker: Send + Sync + 'static {
 
     /// The ability to keep the ready tasks of each tenant in a line of its own, and to deliver from these lines in turn.
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog>;
+
+    /// The ability to change many waiting tasks in one step, and to take such a change back.
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges>;
 }
 
 /// The consuming end of one queue; dropping it ends the deliveries.

@@ -29,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
-    UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{AcceptedBy, Durability, Message, Receipt, TaskId};
@@ -331,5 +331,9 @@ impl Broker for OutboxBroker {
     /// The broker's own. What is in the outbox is not in its queue yet.
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.way.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        None // what lies in the outbox is on its way, and nobody moves it meanwhile
     }
 }

@@ -1,7 +1,7 @@
-//! `celeriac bulk`: counts all tasks in an embedded store that match a rule, and revokes them or tries them again.
+//! `celeriac bulk`: counts all tasks in an embedded store that match a rule, and revokes, moves, purges or tries them again.
 //!
 //! Only the program knows what follows from the end of a task, so it carries a revocation out: the command leaves the act in the
-//! store. What has failed goes back at once; if the command dies on its way, the program does the rest.
+//! store. All else is done at once, because nothing follows from it; if the command dies on its way, the program does the rest.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,14 +16,18 @@ use super::failed::keeper;
 use super::place::{BrokerSource, Place, TaskSource, open_store};
 use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
-use crate::app::{BulkAct, BulkAction, acts_in, begin_in};
-use crate::broker::{Broker, BrokerNotes, EmbeddedBroker, Retried, TaskFilter, is_outbox_line};
+use crate::app::{BulkAct, BulkAction, BulkOrder, acts_in, begin_in, why_not_undoable};
+use crate::broker::{
+    Broker, BrokerNotes, BulkChange, BulkChanges, BulkPick, EmbeddedBroker, Inspect, KeptTask, Remains,
+    Retried, TaskFilter, is_outbox_line,
+};
 use crate::catalogue::one_line;
 use crate::core::brake::BrakeRule;
 use crate::core::did_you_mean;
 use crate::runtime::brakes::fits;
 use crate::runtime::rule_count::count_unfinished;
 use crate::store::Notes;
+use crate::task::Message;
 use crate::task::clock::now;
 
 /// The width of an operator's terminal.
@@ -38,18 +42,28 @@ pub(super) enum BulkCommand {
     ///
     /// The program revokes them in the background when it starts. `celeriac brake set pause` with the same rule keeps them from
     /// starting until they are.
-    Revoke(BulkRevokeArgs),
+    Revoke(BulkWaitingArgs),
+    /// Count the tasks that wait and match. With --yes, put them to the end of another queue.
+    ///
+    /// They keep their ids, times, priorities, tenants and places in lanes.
+    Move(BulkMoveArgs),
+    /// Count the tasks that wait and match. With --yes, delete them.
+    ///
+    /// No record is left of them, and nothing follows from them.
+    Purge(BulkWaitingArgs),
     /// Count the tasks that have failed for good and match. With --yes, put them back into their queues.
     ///
     /// Their attempts are counted anew.
     Retry(BulkRetryArgs),
     /// List the acts of the last week, and how far they are.
     List(BulkListArgs),
+    /// Undo an act within ten minutes of its end: what it has revoked, moved or purged is where it was, unless it has run.
+    Undo(BulkUndoArgs),
 }
 
-/// The arguments of `celeriac bulk revoke`.
+/// The arguments of an act on what waits.
 #[derive(Debug, Args)]
-pub(super) struct BulkRevokeArgs {
+pub(super) struct BulkWaitingArgs {
     #[command(flatten)]
     rule: RuleArgs,
     #[command(flatten)]
@@ -60,6 +74,16 @@ pub(super) struct BulkRevokeArgs {
     /// Print the numbers and the act as JSON.
     #[arg(short, long)]
     json: bool,
+}
+
+/// The arguments of `celeriac bulk move`.
+#[derive(Debug, Args)]
+pub(super) struct BulkMoveArgs {
+    /// The other queue.
+    #[arg(long, value_name = "NAME")]
+    to: String,
+    #[command(flatten)]
+    waiting: BulkWaitingArgs,
 }
 
 /// The arguments of `celeriac bulk retry`.
@@ -87,14 +111,28 @@ pub(super) struct BulkListArgs {
     json: bool,
 }
 
+/// The arguments of `celeriac bulk undo`.
+#[derive(Debug, Args)]
+pub(super) struct BulkUndoArgs {
+    /// The id of the act, as `celeriac bulk list` prints it.
+    id: String,
+    #[command(flatten)]
+    source: BrokerSource,
+    /// Print the act as JSON.
+    #[arg(short, long)]
+    json: bool,
+}
+
 pub(super) fn run(command: &BulkCommand, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            BulkCommand::Revoke(args) => {
-                let rule = args.rule.rule()?;
+            BulkCommand::Revoke(args) => on_waiting(BulkAction::Revoke, None, args, out).await,
+            BulkCommand::Move(args) => on_waiting(BulkAction::Move, Some(&args.to), &args.waiting, out).await,
+            BulkCommand::Purge(args) => on_waiting(BulkAction::Purge, None, args, out).await,
+            BulkCommand::Undo(args) => {
                 let store = open_store(directory(args.source.chosen()?)?)?;
-                let done = revoke(args, rule, &store, out).await;
+                let done = undo(args, &store, out).await;
                 ended(done, &store).await
             }
             BulkCommand::Retry(args) => {
@@ -130,8 +168,22 @@ async fn ended(done: Result<(), Failure>, broker: &dyn Broker) -> Result<(), Fai
     Ok(closed?)
 }
 
-/// Makes sure that the queue of a rule is there.
-async fn check_queue(rule: &BrakeRule, broker: &dyn Broker) -> Result<(), Failure> {
+async fn on_waiting(
+    action: BulkAction,
+    to: Option<&String>,
+    args: &BulkWaitingArgs,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let rule = args.rule.rule()?;
+    let store = open_store(directory(args.source.chosen()?)?)?;
+    let order =
+        BulkOrder { action, rule, to: to.cloned(), by: std::env::var("USER").ok(), then: now(), keeps: true };
+    let done = act_on_waiting(args, order, &store, out).await;
+    ended(done, &store).await
+}
+
+/// Makes sure that the queue of a rule is there, and the one to which tasks are moved.
+async fn check_queues(rule: &BrakeRule, to: Option<&String>, broker: &dyn Broker) -> Result<(), Failure> {
     let queues = broker.queues().await?;
     if queues.iter().any(|queue| is_outbox_line(queue)) {
         return Err(Failure::Found(
@@ -139,50 +191,149 @@ async fn check_queue(rule: &BrakeRule, broker: &dyn Broker) -> Result<(), Failur
                 .to_owned(),
         ));
     }
-    match &rule.queue {
-        Some(queue) if !queues.contains(queue) => {
+    match rule.queue.iter().chain(to).find(|queue| !queues.contains(queue)) {
+        Some(queue) => {
             let hint = did_you_mean::hint(queue, &queues);
             Err(Failure::CommandLine(format!("there is no queue `{queue}`{hint}")))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
-async fn revoke(
-    args: &BulkRevokeArgs,
-    rule: BrakeRule,
+/// Counts the tasks that an act on what waits is about, and with `--yes` begins the act.
+async fn act_on_waiting(
+    args: &BulkWaitingArgs,
+    order: BulkOrder,
     store: &EmbeddedBroker,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    check_queue(&rule, store).await?;
-    let matcher = rule.compile().map_err(refused)?;
-    let found = count_unfinished(store, move |message| fits(&matcher, message, &[])).await?;
-    let act = match args.yes && found.tasks > 0 {
-        true => Some(begin_in(store, BulkAction::Revoke, rule.clone(), found.tasks).await?),
+    let (action, rule, to) = (order.action, order.rule.clone(), order.to.clone());
+    check_queues(&rule, to.as_ref(), store).await?;
+    let found = count_unfinished(store, meant_by(&rule, to.clone())?).await?;
+    let not_undoable = why_not_undoable(action, true, &acts_in(store).await?, found.tasks);
+    let mut act = match args.yes && found.tasks > 0 {
+        true => Some(begin_in(store, order, found.tasks).await?),
         false => None,
     };
+    if let Some(act) = act.as_mut().filter(|_| action != BulkAction::Revoke) {
+        change(act, &rule, to.as_deref(), store).await?;
+    }
+    // What the program does, it finds by its own knowledge.
+    let is_exact = action != BulkAction::Revoke || is_exact(&rule);
     if args.json {
-        let told = json!({ "waiting": found, "exact": is_exact(&rule), "act": act.as_ref().map(told) });
+        let told = json!({ "waiting": found, "exact": is_exact, "not_undoable": not_undoable, "act": act.as_ref().map(told) });
         writeln!(out, "{told}")?;
         return Ok(());
     }
     let verb = if found.tasks == 1 { "waits and matches" } else { "wait and match" };
     writeln!(out, "{} {verb}: {rule}.", counted(found.tasks, "task"))?;
     tell_counts(&found, out)?;
-    if !is_exact(&rule) {
+    if !is_exact {
         writeln!(
             out,
             "The program finds the argument by its name also where it was given by position, so it may revoke more than these."
         )?;
     }
+    if let Some(why) = not_undoable.filter(|_| found.tasks > 0) {
+        let tense = if act.is_some() { "cannot" } else { "could not" };
+        writeln!(out, "This {tense} be undone: {why}.")?;
+    }
+    let (does, done) = match action {
+        BulkAction::Move => ("moves", "moved"),
+        BulkAction::Purge => ("deletes", "deleted"),
+        _ => ("revokes", "revoked"),
+    };
     match act {
-        Some(act) => {
+        Some(act) if action == BulkAction::Revoke => {
             writeln!(out, "act `{}`: the program revokes them in the background when it starts.", act.id)?;
         }
-        None if found.tasks > 0 => writeln!(out, "Nothing is changed. --yes revokes them.")?,
+        Some(act) => {
+            writeln!(out, "act `{}`: {} {done}.", act.id, counted(act.done, "task"))?;
+            if act.is_undoable {
+                writeln!(out, "`celeriac bulk undo {}` takes it back within ten minutes.", act.id)?;
+            }
+        }
+        None if found.tasks > 0 => writeln!(out, "Nothing is changed. --yes {does} them.")?,
         None => {}
     }
     Ok(())
+}
+
+/// Chooses the tasks that match and are not in the queue `to`.
+fn meant_by(
+    rule: &BrakeRule,
+    to: Option<String>,
+) -> Result<impl Fn(&Message) -> bool + Send + Sync + 'static + use<>, Failure> {
+    let matcher = rule.compile().map_err(refused)?;
+    Ok(move |message: &Message| to.as_ref() != Some(&message.queue) && fits(&matcher, message, &[]))
+}
+
+/// Moves or deletes what waits and matches. Nothing is delivered, because the program does not run.
+async fn change(
+    act: &mut BulkAct,
+    rule: &BrakeRule,
+    to: Option<&str>,
+    store: &EmbeddedBroker,
+) -> Result<(), Failure> {
+    let change = match to {
+        Some(to) => BulkChange::Move { to: to.to_owned() },
+        None => BulkChange::End { remains: Arc::new(|_: &Message| Remains::default()) },
+    };
+    let filter = TaskFilter::new().matching(meant_by(rule, to.map(str::to_owned))?);
+    let kept = act.is_undoable.then(|| act.id.clone());
+    for ids in store.unfinished_ids(&filter).await?.chunks(BATCH) {
+        let picks = ids.iter().map(|id| BulkPick { id: id.clone(), tag: None }).collect();
+        act.done += store.change_all(kept.as_deref(), &change, picks).await?.done.len() as u64;
+        act.keep(store).await?;
+    }
+    act.ended_at = Some(now());
+    act.keep(store).await?;
+    Ok(())
+}
+
+async fn undo(args: &BulkUndoArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
+    let id = &args.id;
+    let act = acts_in(store).await?.into_iter().find(|act| act.id == *id);
+    let mut act = act.ok_or_else(|| {
+        let text = "of the last week; `celeriac bulk list` prints those that there are";
+        Failure::Found(format!("There is no act `{}` {text}.", one_line(id)))
+    })?;
+    let cannot = |why| Failure::Found(format!("The act `{id}` cannot be undone: {why}."));
+    act.begin_undo(now()).map_err(cannot)?;
+    act.keep(store).await?;
+    while act.goes_on() {
+        let kept = store.kept_for(id, BATCH).await?;
+        let is_over = kept.is_empty();
+        let picks: Vec<(KeptTask, Option<u64>)> = kept.into_iter().map(|kept| (kept, None)).collect();
+        let outcome = store.undo(id, picks, true).await?;
+        if is_over {
+            store.forget_kept(id).await?;
+        }
+        if let Some(undo) = &mut act.undo {
+            undo.back += outcome.back.len() as u64;
+            undo.left += outcome.left.len() as u64;
+            undo.ended_at = is_over.then(now);
+        }
+        act.keep(store).await?;
+    }
+    if args.json {
+        writeln!(out, "{}", told(&act))?;
+        return Ok(());
+    }
+    let (back, left) = act.undo.as_ref().map_or((0, 0), |undo| (undo.back, undo.left));
+    writeln!(out, "act `{id}`: {} where they were before it.", verb(back))?;
+    if left > 0 {
+        writeln!(out, "{} as they are: they have run, or were changed again.", left_as(left))?;
+    }
+    Ok(())
+}
+
+fn verb(count: u64) -> String {
+    format!("{} {}", counted(count, "task"), if count == 1 { "is" } else { "are" })
+}
+
+fn left_as(count: u64) -> String {
+    format!("{} {}", counted(count, "task"), if count == 1 { "stays" } else { "stay" })
 }
 
 /// Whether the program finds as many tasks as are found here, where nobody knows the names of parameters.
@@ -197,7 +348,7 @@ async fn retry(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let keeper = keeper(&**broker).await?;
-    check_queue(&rule, &**broker).await?;
+    check_queues(&rule, None, &**broker).await?;
     let matcher = rule.compile().map_err(refused)?;
     let filter = TaskFilter::new().until(now()).matching(move |message| fits(&matcher, message, &[]));
     let ids = keeper.failed_ids(&filter).await?;
@@ -206,7 +357,16 @@ async fn retry(
     if args.yes && found > 0 {
         let notes = broker.notes().map(BrokerNotes::notes);
         let notes = notes.ok_or_else(|| Failure::Found("This store keeps no notes.".to_owned()))?;
-        let begun = act.insert(begin_in(notes, BulkAction::Retry, rule.clone(), found).await?);
+        let by = std::env::var("USER").ok();
+        let order = BulkOrder {
+            action: BulkAction::Retry,
+            rule: rule.clone(),
+            to: None,
+            by,
+            then: now(),
+            keeps: false,
+        };
+        let begun = act.insert(begin_in(notes, order, found).await?);
         for ids in ids.chunks(BATCH) {
             let Retried { ids, refused } = keeper.retry_failed(ids, None).await?;
             begun.done += ids.len() as u64;
@@ -253,33 +413,45 @@ async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> R
         Column::right("FOUND", 10),
         Column::right("DONE", 10),
         Column::right("FAILED", 10),
+        Column::left("UNDO", 40),
         Column::left("ERROR", WIDTH),
     ]);
     for act in &acts {
         table.add([
             act.id.clone(),
-            word(act.action).to_owned(),
-            act.rule.to_string(),
+            act.action.as_str().to_owned(),
+            what_of(act),
             act.begun_at.to_string(),
             act.ended_at.map(|at| at.to_string()).unwrap_or_default(),
             act.found.to_string(),
             act.done.to_string(),
             act.failed.to_string(),
+            undo_of(act),
             act.error.clone().unwrap_or_default(),
         ]);
     }
     if !acts.is_empty() {
         out.write_all(table.render(WIDTH).as_bytes())?;
     }
-    let open = acts.iter().filter(|act| act.ended_at.is_none()).count();
+    let open = acts.iter().filter(|act| act.goes_on()).count();
     writeln!(out, "{}, {open} not over.", counted(acts.len() as u64, "act"))?;
     Ok(())
 }
 
-fn word(action: BulkAction) -> &'static str {
-    match action {
-        BulkAction::Revoke => "revoke",
-        BulkAction::Retry => "retry",
+/// What an act is about, and where it moves that.
+fn what_of(act: &BulkAct) -> String {
+    match &act.to {
+        Some(to) => format!("{} to {to}", act.rule),
+        None => act.rule.to_string(),
+    }
+}
+
+/// Whether an act can be undone, or how far that is.
+fn undo_of(act: &BulkAct) -> String {
+    match (&act.undo, act.undoable_until()) {
+        (Some(undo), _) => format!("{} back, {} left", undo.back, undo.left),
+        (None, Some(until)) if until > now() => format!("until {until}"),
+        _ => String::new(),
     }
 }
 
@@ -287,8 +459,11 @@ fn word(action: BulkAction) -> &'static str {
 fn told(act: &BulkAct) -> Value {
     let mut told = serde_json::to_value(act).unwrap_or_default();
     told["begun_at"] = act.begun_at.to_string().into();
-    if let Some(ended_at) = act.ended_at {
-        told["ended_at"] = ended_at.to_string().into();
+    told["ended_at"] = json!(act.ended_at.map(|at| at.to_string()));
+    told["undoable_until"] = json!(act.undoable_until().filter(|at| *at > now()).map(|at| at.to_string()));
+    if let Some(undo) = &act.undo {
+        told["undo"]["begun_at"] = undo.begun_at.to_string().into();
+        told["undo"]["ended_at"] = json!(undo.ended_at.map(|at| at.to_string()));
     }
     told
 }

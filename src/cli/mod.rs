@@ -79,7 +79,8 @@ enum Command {
     /// Pause, slow, divert or end tasks by a rule while programs run, and see which rules are in force.
     #[command(subcommand)]
     Brake(brake::BrakeCommand),
-    /// Count all tasks in an embedded store that match a rule, and revoke them or try them again. Its program must not run.
+    /// Count all tasks in an embedded store that match a rule, and revoke, move, purge or retry them, or undo that. Its program
+    /// must not run.
     #[command(subcommand)]
     Bulk(bulk::BulkCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.

@@ -77,6 +77,11 @@ impl MemoryStore {
         self.results.get(id).is_some_and(|r| r.expires_at > now)
     }
 
+    /// The record of this id, also one that has expired.
+    pub(crate) fn record(&self, id: &TaskId) -> Option<TaskResult> {
+        self.results.get(id).map(|record| record.clone())
+    }
+
     pub(crate) fn lock_notes(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.notes.lock()
     }

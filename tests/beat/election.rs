@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use celeriac::Celeriac;
 use celeriac::actors::BeatError;
 use celeriac::broker::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, TenantBacklog,
-    UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::core::Timestamp;
 use celeriac::store::{MemoryStore, Store};
@@ -114,6 +114,10 @@ impl Broker for Shared {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.inner.bulk_changes()
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use celeriac::broker::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink,
-    TenantBacklog, UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, CasOutcome, Condition, Consumer,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results,
+    Sink, TenantBacklog, UniqueWindows,
 };
 use celeriac::core::calendar::Overlap;
 use celeriac::store::{CompareAndSet, MemoryStore, Notes};
@@ -141,6 +141,10 @@ impl Broker for Narrow {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.inner.bulk_changes()
     }
 }
 

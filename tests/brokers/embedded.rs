@@ -72,3 +72,4 @@ celeriac::broker_conformance!(Embedded, durable lanes);
 celeriac::broker_conformance!(Embedded, durable windows);
 celeriac::broker_conformance!(Embedded, durable failed);
 celeriac::broker_conformance!(Embedded, durable tenants);
+celeriac::broker_conformance!(Embedded, durable bulk);

@@ -3,6 +3,7 @@
 use celeriac_test_support as services;
 
 mod amqp;
+mod bulk_model;
 mod embedded;
 mod lanes;
 mod memory;

@@ -37,3 +37,4 @@ celeriac::broker_conformance!(Memory, lanes);
 celeriac::broker_conformance!(Memory, windows);
 celeriac::broker_conformance!(Memory, failed);
 celeriac::broker_conformance!(Memory, tenants);
+celeriac::broker_conformance!(Memory, bulk);

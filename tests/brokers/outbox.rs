@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use celeriac::broker::conformance::{BrokerUnderTest, Inbox, sample};
 use celeriac::broker::embedded::EmbeddedOptions;
 use celeriac::broker::{
-    Activity, Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer,
-    ControlRequest, DeadLetter, DeadLetterQueue, Events, FailedTasks, FollowUps, Inspect, Lanes,
+    Activity, Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition,
+    Consumer, ControlRequest, DeadLetter, DeadLetterQueue, Events, FailedTasks, FollowUps, Inspect, Lanes,
     MemoryBroker, MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, TenantBacklog,
     UniqueWindows,
 };
@@ -141,6 +141,10 @@ impl Broker for Barred {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.broker.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.broker.bulk_changes()
     }
 }
 

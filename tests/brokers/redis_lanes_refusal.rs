@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use celeriac::broker::amqp::AmqpBroker;
 use celeriac::broker::conformance::{Inbox, sample};
 use celeriac::broker::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, RedisLanesBroker, Results, Settle, Sink,
-    TenantBacklog, UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, RedisLanesBroker, Results,
+    Settle, Sink, TenantBacklog, UniqueWindows,
 };
 use celeriac::store::{RedisOptions, RedisStore};
 use celeriac::task::{Durability, LaneName, Message, Receipt, SerialHeader, TaskId};
@@ -121,6 +121,10 @@ impl Broker for Withholds {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.inner.bulk_changes()
     }
 }
 

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use celeriac::actors::QueueStatus;
 use celeriac::app::ControlError;
 use celeriac::broker::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, TenantBacklog,
-    UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::store::{MemoryStore, Store};
@@ -178,6 +178,10 @@ impl Broker for Apart {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.0.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.0.bulk_changes()
     }
 }
 

@@ -104,6 +104,73 @@ async fn what_waits_is_counted_and_then_revoked_by_the_program() {
     assert_eq!((code, out.as_str()), (Some(0), "0 tasks wait and match: tenant acme.\n"));
 }
 
+/// The id of the act in what a command has printed.
+fn act_of(out: &str) -> &str {
+    let (_, rest) = out.split_once("act `").unwrap_or_else(|| panic!("{out}"));
+    rest.split('`').next().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_moved_or_purged_and_brought_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program_with = async |served: bool| {
+        let rows = ["mails", "slow"].map(|name| QueueRow::new(name).with_served(served));
+        let builder = rows.into_iter().fold(Celeriac::builder(), celeriac::app::Builder::queue);
+        builder.directory(dir.path()).start().await.expect("a start")
+    };
+    let program = program_with(false).await;
+    let mut sent = Vec::new();
+    for n in 0..6 {
+        let tenant = if n < 4 { "acme" } else { "other" };
+        let call = deliver::s(format!("user-{n}")).header(TENANT, tenant);
+        sent.push(call.send(program.client()).await.expect("an enqueue").id().clone());
+    }
+    program.shutdown().await.expect("an end");
+    let waiting = |queue: &str| {
+        let (_, out, _) = told(dir.path(), &["brake", "dry-run", "--queue", queue, "--json"]);
+        json_of(&out)["waiting"]["tasks"].clone()
+    };
+
+    let to_slow = ["bulk", "move", "--to", "slow", "--tenant", "acme"];
+    let counted = "4 tasks wait and match: tenant acme.\n  in mails: 4\n  of bulk.deliver: 4\n";
+    let (code, out, err) = told(dir.path(), &to_slow);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, format!("{counted}Nothing is changed. --yes moves them.\n"));
+    let (_, out, _) = told(dir.path(), &[&to_slow[..], &["--yes"]].concat());
+    let moved = act_of(&out).to_owned();
+    let done = format!("act `{moved}`: 4 tasks moved.\n");
+    assert_eq!(
+        out,
+        format!("{counted}{done}`celeriac bulk undo {moved}` takes it back within ten minutes.\n")
+    );
+    assert_eq!((waiting("mails"), waiting("slow")), (json!(2), json!(4)));
+
+    let purge = ["bulk", "purge", "--queue", "mails", "--yes", "--json"];
+    let (_, out, _) = told(dir.path(), &purge);
+    let purged = json_of(&out)["act"].clone();
+    assert_eq!((&purged["action"], &purged["done"]), (&json!("purge"), &json!(2)));
+    assert!(purged["undoable_until"].is_string() && purged["ended_at"].is_string(), "{purged}");
+    assert_eq!(waiting("mails"), json!(0));
+
+    let (code, out, err) = told(dir.path(), &["bulk", "undo", &moved]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, format!("act `{moved}`: 4 tasks are where they were before it.\n"));
+    let id = purged["id"].as_str().expect("an id");
+    let (_, out, _) = told(dir.path(), &["bulk", "undo", id, "--json"]);
+    assert_eq!(json_of(&out)["undo"]["back"], json!(2));
+    assert_eq!((waiting("mails"), waiting("slow")), (json!(6), json!(0)));
+    let (_, out, _) = told(dir.path(), &["bulk", "list"]);
+    assert!(out.contains("tenant acme to slow") && out.contains("4 back, 0 left"), "{out}");
+    let retry = ["bulk", "revoke", "--queue", "slow", "--json"];
+    assert_eq!(json_of(&told(dir.path(), &retry).1)["not_undoable"], Value::Null);
+
+    let program = program_with(true).await;
+    for id in &sent {
+        assert_eq!(state_of(&program, id).await, State::Success);
+    }
+    program.shutdown().await.expect("an end");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_failed_is_counted_and_then_put_back() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -148,7 +215,10 @@ async fn what_has_failed_is_counted_and_then_put_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_line_that_makes_no_act_is_explained() {
     let dir = tempfile::tempdir().expect("a directory");
-    start(dir.path(), false).await.shutdown().await.expect("an end");
+    let rows = ["mails", "slow"].map(|name| QueueRow::new(name).with_served(false));
+    let builder = rows.into_iter().fold(Celeriac::builder(), celeriac::app::Builder::queue);
+    let program = builder.directory(dir.path()).start().await.expect("a start");
+    program.shutdown().await.expect("an end");
     let cases: &[(&[&str], &str)] = &[
         (&["revoke", "--yes"], "no condition"),
         (&["retry"], "no condition"),
@@ -157,14 +227,23 @@ async fn a_command_line_that_makes_no_act_is_explained() {
         (&["retry", "--queue", "mail"], "there is no queue `mail`; did you mean `mails`?"),
         (&["retry", "--argument", "a=("], "unclosed group"),
         (&["revoke", "--argument", "a=1", "--argument", "b=1"], "looks at one argument"),
-        (&["undo"], "unrecognized subcommand"),
+        (&["move", "--all"], "--to <NAME>"),
+        (&["move", "--all", "--to", "slo"], "there is no queue `slo`; did you mean `slow`?"),
+        (&["purge"], "no condition"),
+        (&["undo"], "<ID>"),
+        (&["redo"], "unrecognized subcommand"),
     ];
     for (arguments, says) in cases {
         let (found, _, err) = told(dir.path(), &[&["bulk"][..], *arguments].concat());
         assert_eq!(found, Some(2), "{arguments:?}: {err}");
         assert!(err.contains(says), "{arguments:?}: {err}");
     }
-    for arguments in [&["revoke", "--all"][..], &["retry", "--all"], &["list"]] {
+    let (code, _, err) = told(dir.path(), &["bulk", "undo", "nosuch"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("There is no act `nosuch`"), "{err}");
+    for arguments in
+        [&["revoke", "--all"][..], &["retry", "--all"], &["list"], &["purge", "--all"], &["undo", "a"]]
+    {
         let arguments = [&["bulk"][..], arguments, &["--broker", "amqp://localhost:1"]].concat();
         let (code, _, err) = text(command(&arguments, dir.path()));
         assert_eq!(code, Some(1), "{err}");

@@ -14,7 +14,7 @@ use super::kit::failed;
 use super::tasks::{export, fails, import, mail, waits};
 
 /// All pages of a console with the [`scene`], and what they are called.
-const PAGES: [(&str, &str); 23] = [
+const PAGES: [(&str, &str); 25] = [
     ("", "queues"),
     ("/queue?name=mail", "queue"),
     ("/tasks", "tasks"),
@@ -31,12 +31,14 @@ const PAGES: [(&str, &str); 23] = [
     ("/tenant?name=acme", "tenant"),
     ("/limits", "limits"),
     ("/history", "history"),
+    ("/bulk", "bulk"),
     ("/enqueue?task=shop.mail", "enqueue"),
     ("/processes", "processes"),
     ("/downloads", "downloads"),
     ("/live", "live"),
     ("/acts", "acts"),
     ("/confirm?act=delete_all&error=gateway", "confirm"),
+    ("/confirm?act=bulk_purge&queue=mail", "confirm-bulk"),
     ("/task?id=nobody", "problem"),
 ];
 

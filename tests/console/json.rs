@@ -1,19 +1,24 @@
-//! The fields of the console's JSON against docs/console-json.md: what the page names is there, and what is there it names.
+//! The fields of the console's JSON against the pages of the manual about it: what they name is there, and what is there they name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use serde_json::Value;
 
-use super::kit::{data, failed, open, start};
-use super::tasks::{fails, import, mail, waits};
+use super::kit::{data, done, failed, open, start};
+use super::tasks::{export, fails, import, mail, ring, waits};
 
-const PAGE: &str = include_str!("../../docs/console-json.md");
+const PAGES: [&str; 3] = [
+    include_str!("../../docs/console-json.md"),
+    include_str!("../../docs/console-json-operations.md"),
+    include_str!("../../docs/console-json-activity.md"),
+];
 
-/// The fields that each section of the page documents, by the places that its heading names.
+/// The fields that each section of the pages documents, by the places that its heading names.
 fn documented() -> BTreeMap<String, BTreeSet<String>> {
     let mut sections: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut places: Vec<String> = Vec::new();
-    for line in PAGE.lines() {
+    for line in PAGES.into_iter().flat_map(str::lines) {
         if let Some(heading) = line.strip_prefix("## ") {
             places = in_backticks(heading);
         } else if let Some(row) = line.strip_prefix("| `") {
@@ -56,6 +61,15 @@ async fn the_documented_fields_are_those_of_the_answers() {
     for _ in 0..2 {
         import::s("malawi".into()).send(client.clone()).await.unwrap();
     }
+    export::s("acme".into(), 1).send(client.clone()).await.unwrap();
+    failed(&ring::s("gateway".into(), false).send(client.clone()).await.unwrap()).await;
+    let brake = Brake::new(BrakeRule::new().tenant("zoo"), BrakeAction::Pause);
+    celeriac.brakes().set(brake).await.unwrap();
+    let moved = celeriac.bulk().move_to(&BrakeRule::new().tenant("acme"), "keyed").await.unwrap();
+    celeriac.bulk().wait(&moved.id).await.unwrap();
+    celeriac.undo_bulk(&moved.id).await.unwrap();
+    celeriac.bulk().wait(&moved.id).await.unwrap();
+    done(&console, &[("act", "pause"), ("queue", "keyed"), ("back", "acts")]).await;
     let is_there =
         |list: &'static str| move |data: &Value| data[list].as_array().is_some_and(|all| !all.is_empty());
     let has_tasks = |data: &Value| data["tasks"]["tasks"].as_array().is_some_and(|all| !all.is_empty());
@@ -72,11 +86,26 @@ async fn the_documented_fields_are_those_of_the_answers() {
     answers.insert("periodic", data(&console, "/periodic", is_there("entries")).await);
     answers.insert("entry", data(&console, "/entry?name=yearly", |data| data.is_object()).await);
     answers.insert("processes", data(&console, "/processes", is_there("running")).await);
+    let tried = "/brakes?try=1&tenant=acme&action=pause";
+    answers.insert("brakes", data(&console, tried, is_there("brakes")).await);
+    answers.insert("tenants", data(&console, "/tenants", is_there("tenants")).await);
+    let has_tenant = |data: &Value| data["tenant"].is_object() && has_tasks(data);
+    answers.insert("tenant", data(&console, "/tenant?name=acme", has_tenant).await);
+    answers.insert("limits", data(&console, "/limits", is_there("keys")).await);
+    let has_history = |data: &Value| is_there("rows")(data) && is_there("marks")(data);
+    answers.insert("history", data(&console, "/history", has_history).await);
+    answers.insert("enqueue", data(&console, "/enqueue?task=shop.mail", is_there("tasks")).await);
+    answers.insert("bulk", data(&console, "/bulk", is_there("acts")).await);
+    let bulk = "/confirm?act=bulk_purge&queue=mail";
+    answers.insert("confirm", data(&console, bulk, |data| data.is_object()).await);
+    answers.insert("downloads", data(&console, "/downloads?id=good", |data| data["asked"].is_object()).await);
+    answers.insert("live", data(&console, "/live", |data| data.is_object()).await);
+    answers.insert("acts", data(&console, "/acts", is_there("acts")).await);
 
     let documented = documented();
-    assert!(documented.len() > 15, "only {} places were found: the search is broken", documented.len());
+    assert!(documented.len() > 40, "only {} places were found: the search is broken", documented.len());
     for page in answers.keys() {
-        assert!(documented.contains_key(*page), "docs/console-json.md has no section `{page}`");
+        assert!(documented.contains_key(*page), "the manual has no section `{page}`");
     }
     for (place, fields) in &documented {
         let (page, path) = place.split_once('.').unwrap_or((place.as_str(), ""));
@@ -88,14 +117,8 @@ async fn the_documented_fields_are_those_of_the_answers() {
             let there: BTreeSet<String> = object.keys().cloned().collect();
             let (more, less): (Vec<_>, Vec<_>) =
                 (there.difference(fields).collect(), fields.difference(&there).collect());
-            assert!(
-                more.is_empty(),
-                "docs/console-json.md does not name these fields of `{place}`: {more:?}"
-            );
-            assert!(
-                less.is_empty(),
-                "docs/console-json.md names fields that `{place}` does not have: {less:?}"
-            );
+            assert!(more.is_empty(), "the manual does not name these fields of `{place}`: {more:?}");
+            assert!(less.is_empty(), "the manual names fields that `{place}` does not have: {less:?}");
         }
     }
     runs.revoke(true).await.unwrap();

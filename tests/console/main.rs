@@ -7,6 +7,7 @@ mod acts;
 mod brakes;
 mod browser;
 mod browsing;
+mod bulk;
 mod calls;
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it

@@ -11,7 +11,7 @@ use super::kit::{LONG, act, data, done, failed, get, on_both, open, page, start}
 use super::tasks::{charge, export, fails};
 
 /// A console in which Acme may do everything with its own tasks, and nothing else.
-fn of_acme(celeriac: &Celeriac) -> Console {
+pub fn of_acme(celeriac: &Celeriac) -> Console {
     Console::new(celeriac).authorize(|_, check| {
         let opens = check.permission == Permission::See && check.queue.is_none() && check.tenant.is_none();
         (opens || check.tenant.as_deref() == Some("acme")).then_some("acme")
@@ -188,6 +188,8 @@ async fn a_tenant_sees_its_own_tasks_and_nobody_elses() {
             "/confirm?act=revoke&id=zoo-1",
             "/confirm?act=delete&id=zoo-bad",
             "/confirm?act=delete_all",
+            "/confirm?act=bulk_purge&tenant=zoo",
+            "/confirm?act=bulk_purge&queue=mail",
             "/tenant?name=zoo",
             "/queue?name=mail",
             "/lanes",
@@ -214,6 +216,8 @@ async fn a_tenant_sees_its_own_tasks_and_nobody_elses() {
             "/downloads",
             "/live",
             "/acts",
+            "/bulk",
+            "/bulk?act=bulk_purge&tenant=zoo",
             "/brakes",
             "/history",
             "/history?by=tenant&name=acme",
@@ -230,6 +234,8 @@ async fn a_tenant_sees_its_own_tasks_and_nobody_elses() {
             (&[("act", "delete"), ("id", "zoo-bad")], 403),
             (&[("act", "delete_all")], 403),
             (&[("act", "retry_all"), ("tenant", "acme")], 403),
+            (&[("act", "bulk_revoke"), ("tenant", "zoo")], 403),
+            (&[("act", "bulk_purge"), ("queue", "mail")], 403),
             (&[("act", "pause"), ("queue", "mail")], 403),
             (&[("act", "pause_tenant"), ("tenant", "zoo")], 403),
             (&[("act", "set_weight"), ("tenant", "zoo"), ("weight", "9")], 403),

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
-use crate::{beat, brakes, deploys, exports, full_disk, lanes, ownership, poison, terminate, workflows};
+use crate::{
+    beat, brakes, bulk, deploys, exports, full_disk, lanes, ownership, poison, terminate, workflows,
+};
 
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -84,6 +86,7 @@ pub fn run(role: &str) -> ExitCode {
             "mixed" => mixed(child).await,
             "beat" => beat::child(child).await,
             "brakes" => brakes::child(child).await,
+            "bulk" => bulk::child(child).await,
             "exports" => exports::child(child).await,
             "serving" => deploys::serving(child).await,
             "showing" => deploys::showing(child).await,

@@ -8,6 +8,7 @@
 mod beat;
 mod book;
 mod brakes;
+mod bulk;
 mod cases;
 mod child;
 mod deploys;
@@ -26,9 +27,10 @@ mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 20] = [
+const CASES: [(&str, fn()); 21] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("brakes::killed_in_the_middle", brakes::killed_in_the_middle),
+    ("bulk::killed_in_the_middle", bulk::killed_in_the_middle),
     ("deploys::a_new_program_takes_over_under_load", deploys::a_new_program_takes_over_under_load),
     ("deploys::open_pages_do_not_hold_up_the_end", deploys::open_pages_do_not_hold_up_the_end),
     ("exports::killed_at_every_step", exports::killed_at_every_step),

@@ -1,9 +1,13 @@
 //! Acts on all tasks that match a rule: counted exactly, done in the background, and gone on with after a restart.
 
+use std::collections::BTreeMap;
+
 use celeriac::app::{BulkAction, ControlError};
+use celeriac::broker::TaskFilter;
 use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use celeriac::task::TENANT;
-use celeriac::{Celeriac, State, TaskError, task};
+use celeriac::{AsyncResult, Celeriac, State, TaskError, TaskId, task};
+use futures_util::future::try_join_all;
 
 use crate::kit::{LONG, add, builder, hold, io_queue, on_both, record, until_status};
 
@@ -127,4 +131,144 @@ async fn an_act_without_a_condition_or_of_an_unknown_id_is_refused() {
         assert_eq!((done.found, done.done), (0, 0));
     })
     .await;
+}
+
+/// What waits, as the broker knows it: the queue of each task.
+async fn waiting(celeriac: &Celeriac) -> BTreeMap<TaskId, String> {
+    let tasks = celeriac.unfinished_tasks(&TaskFilter::new(), 1_000).await.unwrap();
+    tasks.into_iter().map(|task| (task.message.id, task.message.queue)).collect()
+}
+
+/// Sends tasks of two tenants to the queue `one`, some for later.
+async fn send_some(celeriac: &Celeriac) -> Vec<AsyncResult<add::Task>> {
+    let mut sent = Vec::new();
+    for n in 0..40 {
+        let tenant = if n % 4 == 3 { "other" } else { "acme" };
+        let call = add::s(n, 1).queue("one").header(TENANT, tenant);
+        let call = if n % 10 == 9 { call.countdown(LONG) } else { call };
+        sent.push(call.send(celeriac.client()).await.unwrap());
+    }
+    sent
+}
+
+/// Also what is delivered to a queue that is paused is moved, purged and revoked, and all of it comes back.
+#[tokio::test]
+async fn what_was_moved_purged_and_revoked_is_where_it_was() {
+    on_both(|celeriac| async move {
+        let brake = pause(&celeriac).await;
+        let sent = send_some(&celeriac).await;
+        until_status(&celeriac, "one", |status| status.held > 0).await;
+        let before = waiting(&celeriac).await;
+        assert_eq!(before.len(), 40);
+        let (rule, bulk) = (BrakeRule::new().tenant("acme"), celeriac.bulk());
+        let forecast = bulk.dry_run(BulkAction::Move, &rule, Some("io")).await.unwrap();
+        assert_eq!((forecast.found, forecast.in_canvas, forecast.not_undoable), (30, 0, None));
+
+        let mut acts = Vec::new();
+        for action in [BulkAction::Move, BulkAction::Purge, BulkAction::Revoke] {
+            let begun = match action {
+                BulkAction::Move => bulk.move_to(&rule, "io").await.unwrap(),
+                BulkAction::Purge => bulk.purge(&rule).await.unwrap(),
+                _ => bulk.revoke(&rule).await.unwrap(),
+            };
+            let act = bulk.wait(&begun.id).await.unwrap();
+            assert_eq!((act.found, act.done, act.error.as_deref()), (30, 30, None), "{action:?}");
+            assert!(act.undoable_until().is_some_and(|until| until > act.begun_at));
+            let now = waiting(&celeriac).await;
+            let moved = now.values().filter(|queue| *queue == "io").count();
+            let expected = if action == BulkAction::Move { (40, 30) } else { (10, 0) };
+            assert_eq!((now.len(), moved), expected, "{action:?}");
+
+            celeriac.undo_bulk(&act.id).await.unwrap();
+            let undone = bulk.wait(&act.id).await.unwrap();
+            let undo = undone.undo.as_ref().unwrap();
+            assert_eq!((undo.back, undo.left, undo.error.as_deref()), (30, 0, None), "{action:?}");
+            assert_eq!(undone.undoable_until(), None);
+            assert_eq!(waiting(&celeriac).await, before, "{action:?}");
+            acts.push(undone);
+        }
+        assert_eq!(bulk.acts().await.unwrap(), acts);
+        assert_eq!(celeriac.undo_bulk(&acts[0].id).await.as_ref(), Ok(&acts[0]), "an undo is done once");
+
+        celeriac.brakes().remove(&brake.id).await.unwrap();
+        for (n, task) in sent.iter().enumerate().filter(|(n, _)| n % 10 != 9) {
+            assert_eq!(task.get(LONG).await, Ok(n as i64 + 1));
+            assert_eq!(record(task).await.queue, "one");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_has_run_since_is_left_as_it_is() {
+    on_both(|celeriac| async move {
+        let hold_one = BrakeRule::new().queue("one");
+        let brake = celeriac.brakes().set(Brake::new(hold_one, BrakeAction::Pause)).await.unwrap();
+        let sent = send_some(&celeriac).await;
+        let others = BrakeRule::new().tenant("other");
+        let act = celeriac.bulk().move_to(&others, "io").await.unwrap();
+        let act = celeriac.bulk().wait(&act.id).await.unwrap();
+        assert_eq!(act.done, 10);
+        // Those that are due run in their new queue.
+        let others = || sent.iter().enumerate().filter(|(n, _)| n % 4 == 3 && n % 10 != 9);
+        for (n, task) in others() {
+            assert_eq!(task.get(LONG).await, Ok(n as i64 + 1));
+            assert_eq!(record(task).await.queue, "io");
+        }
+        celeriac.undo_bulk(&act.id).await.unwrap();
+        let undone = celeriac.bulk().wait(&act.id).await.unwrap().undo.unwrap();
+        let left = others().count() as u64;
+        assert_eq!((undone.back, undone.left), (10 - left, left));
+        celeriac.brakes().remove(&brake.id).await.unwrap();
+        for (n, task) in sent.iter().enumerate().filter(|(n, _)| n % 10 != 9) {
+            assert_eq!(task.get(LONG).await, Ok(n as i64 + 1), "each has run once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_or_moved_is_said() {
+    on_both(|celeriac| async move {
+        let unknown = celeriac.undo_bulk("nosuch").await.unwrap_err();
+        assert_eq!(unknown, ControlError::UnknownAct("nosuch".to_owned()));
+        let (bulk, all) = (celeriac.bulk(), BrakeRule::all());
+        let retry = bulk.retry(&all).await.unwrap();
+        bulk.wait(&retry.id).await.unwrap();
+        let refused = celeriac.undo_bulk(&retry.id).await.unwrap_err();
+        assert!(matches!(refused, ControlError::CannotUndo(_, _)), "{refused}");
+        assert!(bulk.dry_run(BulkAction::Retry, &all, None).await.unwrap().not_undoable.is_some());
+        let nowhere = bulk.move_to(&all, "nowhere").await.unwrap_err();
+        assert!(matches!(nowhere, ControlError::UnknownQueue { .. }), "{nowhere}");
+        assert!(bulk.purge(&BrakeRule::new()).await.is_err());
+    })
+    .await;
+}
+
+/// The shutdown comes at any moment of the act and of its undo, and the next life goes on with them.
+#[tokio::test]
+async fn an_undo_that_was_cut_off_goes_on_after_the_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || {
+        let builder = builder().queue(io_queue("many", 1)).directory(dir.path());
+        builder.start().await.unwrap()
+    };
+    let celeriac = start().await;
+    celeriac.persistent().pause("many").await.unwrap();
+    let calls = (0..3_000).map(async |n| add::s(n, 1).queue("many").send(celeriac.client()).await);
+    try_join_all(calls).await.unwrap();
+    let act = celeriac.bulk().purge(&BrakeRule::all()).await.unwrap();
+    celeriac.shutdown().await.unwrap();
+
+    let celeriac = start().await;
+    celeriac.bulk().wait(&act.id).await.unwrap();
+    assert_eq!(celeriac.bulk().count_waiting(&BrakeRule::all()).await.unwrap().tasks, 0);
+    celeriac.undo_bulk(&act.id).await.unwrap();
+    celeriac.shutdown().await.unwrap();
+
+    let celeriac = start().await;
+    let undone = celeriac.bulk().wait(&act.id).await.unwrap();
+    assert_eq!(undone.undo.unwrap().left, 0);
+    assert_eq!(celeriac.bulk().count_waiting(&BrakeRule::all()).await.unwrap().tasks, 3_000);
+    celeriac.shutdown().await.unwrap();
 }

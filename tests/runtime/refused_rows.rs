@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use celeriac::broker::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, TenantBacklog,
-    UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::store::MemoryStore;
 use celeriac::task::source_poller::{Due, Source, SourcePoller};
@@ -127,6 +127,10 @@ impl Broker for Narrow {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.inner.bulk_changes()
     }
 }
 

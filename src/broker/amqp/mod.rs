@@ -60,9 +60,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
-    UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition, Consumer,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::core::time::deadline;
@@ -567,6 +567,10 @@ impl Broker for AmqpBroker {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         None // RabbitMQ cannot reorder what waits in a queue
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        None // nobody can look into a queue of RabbitMQ
     }
 }
 

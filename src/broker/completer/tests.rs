@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::{
-    Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks,
-    Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
+    Backlog, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter, DeadLetterQueue, Events,
+    FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
 };
 use crate::core::Timestamp;
 use crate::store::{
@@ -123,6 +123,10 @@ impl Broker for Refusing {
     }
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        None
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
         None
     }
 }

@@ -51,6 +51,16 @@ const SURVIVAL: &[&str] = &[
 const TENANTS: &[&str] =
     &["a_flood_of_one_tenant_hides_nobody", "tenants_share_what_is_delivered", "tenants_are_counted"];
 
+/// The promises about changes of many waiting tasks.
+const BULK: &[&str] = &[
+    "many_are_moved_in_their_order",
+    "many_are_ended",
+    "bulk_changes_are_undone",
+    "what_has_run_is_not_undone",
+    "what_the_caller_has_is_changed",
+    "bulk_changes_survive",
+];
+
 /// The promises about unique windows.
 const WINDOWS: &[&str] = &[
     "a_duplicate_joins",
@@ -196,6 +206,24 @@ pub const LIMITS: &[Limit] = &[
         promises: &["tenants_survive"],
         in_part: false,
         because: "RabbitMQ does not know whose the messages are that wait in it.",
+    },
+    Limit {
+        brokers: RABBITMQ,
+        promises: BULK,
+        in_part: false,
+        because: "What waits in RabbitMQ cannot be looked at, so it cannot be changed there.",
+    },
+    Limit {
+        brokers: &["outbox"],
+        promises: BULK,
+        in_part: false,
+        because: "What lies in the outbox is on its way, so it is changed where it arrives.",
+    },
+    Limit {
+        brokers: &["memory"],
+        promises: &["bulk_changes_survive"],
+        in_part: false,
+        because: "What undoes a change in memory ends with its process.",
     },
 ];
 

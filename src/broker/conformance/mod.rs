@@ -23,6 +23,7 @@
 //! The tests await deliveries and never sleep; they take two minutes of silence for a failure. They need `tokio`
 //! with its macros and its multi-threaded runtime among the development dependencies.
 
+mod bulk;
 mod consuming;
 mod failed;
 mod finding;
@@ -50,6 +51,7 @@ use crate::store::Store;
 use crate::task::clock::now;
 use crate::task::{Arguments, Durability, Message, State, TaskId, TaskOptions, TaskResult};
 
+pub use bulk::*;
 pub use consuming::*;
 pub use failed::*;
 pub use finding::*;
@@ -324,7 +326,7 @@ fn far() -> Timestamp {
 
 /// Makes each promise a test, for a [`BrokerUnderTest`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
 /// with those of a broker that survives its process. Those about an [ability](Broker) come on top, each with a line of its own:
-/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes`, `windows`, `failed` and `tenants`. A promise that is left
+/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes`, `windows`, `failed`, `tenants` and `bulk`. A promise that is left
 /// out has no test of its name.
 #[macro_export]
 macro_rules! broker_conformance {
@@ -405,6 +407,16 @@ macro_rules! broker_conformance {
     ($subject:ty, durable tenants) => {
         $crate::broker_conformance! { $subject, tenants }
         $crate::broker_conformance! { @tests $subject: tenants_survive }
+    };
+    ($subject:ty, bulk) => {
+        $crate::broker_conformance! { @tests $subject:
+            many_are_moved_in_their_order many_are_ended bulk_changes_are_undone what_has_run_is_not_undone
+            what_the_caller_has_is_changed
+        }
+    };
+    ($subject:ty, durable bulk) => {
+        $crate::broker_conformance! { $subject, bulk }
+        $crate::broker_conformance! { @tests $subject: bulk_changes_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

@@ -10,8 +10,9 @@ use super::groups::GroupStep;
 use super::notes::Noting;
 use super::ready_key::ReadyKey;
 use crate::broker::{
-    AgendaPlace, BrokerError, DeadLetter, FailedTask, Hastened, LaneFacts, LaneLever, MessageLocation,
-    QueueCounts, QueueTenants, RecordFn, Removal, Settle, Sink,
+    AgendaPlace, BrokerError, BulkChange, BulkOutcome, BulkPick, DeadLetter, FailedTask, Hastened, KeptTask,
+    LaneFacts, LaneLever, MessageLocation, QueueCounts, QueueTenants, RecordFn, Removal, Settle, Sink,
+    UndoOutcome,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
@@ -125,6 +126,25 @@ pub(super) enum EngineCommand {
     Erase {
         ids: Vec<TaskId>,
         reply: ReplySender<u64>,
+    },
+    /// Changes these tasks in one commit.
+    ChangeAll {
+        act: Option<String>,
+        change: BulkChange,
+        picks: Vec<BulkPick>,
+        reply: ReplySender<BulkOutcome>,
+    },
+    /// Undoes the change of these tasks in one commit.
+    Undo {
+        act: String,
+        picks: Vec<(KeptTask, Option<u64>)>,
+        is_last: bool,
+        reply: ReplySender<UndoOutcome>,
+    },
+    /// Forgets some of what is kept for an act, and says whether there is more.
+    ForgetKept {
+        act: String,
+        reply: ReplySender<bool>,
     },
     /// Keeps a failed task that has no delivery.
     KeepFailed {

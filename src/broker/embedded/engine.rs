@@ -287,7 +287,19 @@ impl Engine {
             Some(due) => RowKey::Scheduled(due, scheduled_key(cursor.number, due, seq)),
             None => RowKey::Ready(cursor.ready_key(&message, seq)),
         };
-        cursor.came(&place, &message);
+        self.place_at(writes, queue, place, message, row)
+    }
+
+    /// Stages the rows of a message that is to wait at this place, which is free.
+    pub(super) fn place_at(
+        &mut self,
+        writes: &mut Writes,
+        queue: usize,
+        place: RowKey,
+        message: Arc<Message>,
+        row: &[u8],
+    ) -> ArrivedRow {
+        self.cursors[queue].came(&place, &message);
         writes.put(TableName::Messages, place.key(), row);
         writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
         argument_index::add_waiting(writes, &message);

@@ -388,7 +388,7 @@ impl Engine {
     }
 
     /// Takes a run off the count of its lane's line. Returns the index of its queue.
-    fn out_of_line(&mut self, message: &Message) -> Result<usize, BrokerError> {
+    pub(super) fn out_of_line(&mut self, message: &Message) -> Result<usize, BrokerError> {
         let queue = self.queue(&message.queue)?;
         let cursor = &mut self.cursors[queue];
         cursor.in_line = cursor.in_line.saturating_sub(1);
@@ -445,6 +445,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes a run that is over out of its lane's line, and ends its unique window.
+    pub(super) fn leave_line(
+        &mut self,
+        batch: &mut LaneBatch,
+        tables: &Tables,
+        key: &[u8],
+        message: &Message,
+    ) -> Result<(), BrokerError> {
+        if let Some(name) = message.lane() {
+            let open = batch.open(&self.known_lanes, tables, name, self.seq)?;
+            open.left.insert(ticket_of(key));
+            open.lane.leave();
+        }
+        self.out_of_line(message)?;
+        self.lets_go(message);
+        Ok(())
+    }
+
     /// Takes a run out of its lane's line, and does not let it in.
     pub(super) fn remove_from_line(
         &mut self,
@@ -457,13 +475,7 @@ impl Engine {
         let message: Message = decode(&row)?;
         let Remains { record, follow_ups } = record(&message);
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
-        if let Some(name) = message.lane() {
-            let open = batch.open(&self.known_lanes, &tables, name, self.seq)?;
-            open.left.insert(ticket_of(key));
-            open.lane.leave();
-        }
-        self.out_of_line(&message)?;
-        self.lets_go(&message);
+        self.leave_line(&mut batch, &tables, key, &message)?;
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
         argument_index::delete_waiting(&mut writes, &message, None);
         if let Some(follow_ups) = follow_ups {

@@ -17,6 +17,7 @@ mod abilities;
 mod acknowledged;
 mod argument_index;
 mod backlog;
+mod bulk;
 mod chords;
 mod command;
 mod commit;
@@ -59,6 +60,7 @@ mod states;
 mod steps;
 mod tables;
 mod tenant_lines;
+mod undo;
 mod unfinished;
 mod unique_windows;
 mod verify;
@@ -74,9 +76,9 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker, QueueCounts, Results,
-    Sink, TenantBacklog, UniqueWindows, limits,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker,
+    QueueCounts, Results, Sink, TenantBacklog, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
 use crate::store::chord::LARGEST_CHORD;
@@ -502,6 +504,10 @@ impl Broker for EmbeddedBroker {
     }
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        Some(self)
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
         Some(self)
     }
 }

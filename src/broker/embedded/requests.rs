@@ -63,6 +63,13 @@ impl Engine {
             EngineCommand::Find { id, reply } => drop(reply.send(self.find(&id))),
             EngineCommand::Remove { id, record, reply } => drop(reply.send(self.remove(&id, record))),
             EngineCommand::Erase { ids, reply } => drop(reply.send(self.erase(&ids))),
+            EngineCommand::ChangeAll { act, change, picks, reply } => {
+                drop(reply.send(self.change_all(act.as_deref(), &change, picks)))
+            }
+            EngineCommand::Undo { act, picks, is_last, reply } => {
+                drop(reply.send(self.undo(&act, picks, is_last)))
+            }
+            EngineCommand::ForgetKept { act, reply } => drop(reply.send(self.forget_kept(&act))),
             EngineCommand::KeepFailed { task, reply } => drop(reply.send(self.keep_undelivered(&task))),
             EngineCommand::TakeFailed { picks, reply } => drop(reply.send(self.take_failed(picks))),
             EngineCommand::HeldKeys { reply } => {

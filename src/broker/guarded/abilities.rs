@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
-    AgendaPlace, Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome,
-    DeadLetterQueue, Events, FailedTask, FailedTasks, Hastened, Inspect, LaneFacts, LaneLever, Lanes,
-    MessageLocation, QueueBinding, QueueTenants, RecordFn, Removal, Results, Retried, ScheduledTask,
-    Standing, TaskEdit, TaskFilter, TaskPage, TenantBacklog, UnfinishedTask, UniqueWindows,
+    AgendaPlace, Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, BulkChange,
+    BulkChanges, BulkOutcome, BulkPick, CasOutcome, DeadLetterQueue, Events, FailedTask, FailedTasks,
+    Hastened, Inspect, KeptTask, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, QueueTenants,
+    RecordFn, Removal, Results, Retried, ScheduledTask, Standing, TaskEdit, TaskFilter, TaskPage,
+    TenantBacklog, UndoOutcome, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -59,6 +60,10 @@ impl GuardedBroker {
 
     fn own_tenants(&self) -> Result<&dyn TenantBacklog, BrokerError> {
         still(self.given.tenant_backlog(), "tenants")
+    }
+
+    fn own_bulk(&self) -> Result<&dyn BulkChanges, BrokerError> {
+        still(self.given.bulk_changes(), "bulk changes")
     }
 
     fn own_failed(&self) -> Result<&dyn FailedTasks, BrokerError> {
@@ -234,6 +239,35 @@ impl TenantBacklog for GuardedBroker {
 
     async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         caught("line_before", async { self.own_tenants()?.line_before(id, limit).await }).await
+    }
+}
+
+#[async_trait]
+impl BulkChanges for GuardedBroker {
+    async fn change_all(
+        &self,
+        act: Option<&str>,
+        change: &BulkChange,
+        picks: Vec<BulkPick>,
+    ) -> Result<BulkOutcome, BrokerError> {
+        caught("change_all", async { self.own_bulk()?.change_all(act, change, picks).await }).await
+    }
+
+    async fn kept_for(&self, act: &str, limit: usize) -> Result<Vec<KeptTask>, BrokerError> {
+        caught("kept_for", async { self.own_bulk()?.kept_for(act, limit).await }).await
+    }
+
+    async fn undo(
+        &self,
+        act: &str,
+        picks: Vec<(KeptTask, Option<u64>)>,
+        is_last: bool,
+    ) -> Result<UndoOutcome, BrokerError> {
+        caught("undo", async { self.own_bulk()?.undo(act, picks, is_last).await }).await
+    }
+
+    async fn forget_kept(&self, act: &str) -> Result<(), BrokerError> {
+        caught("forget_kept", async { self.own_bulk()?.forget_kept(act).await }).await
     }
 }
 

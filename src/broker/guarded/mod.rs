@@ -17,8 +17,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use crate::task::panic::{self, Fixed};
 use crate::task::{Message, Receipt, TaskId};
@@ -47,6 +48,7 @@ struct BrokerAbilities {
     dead_letter_queue: Fixed<bool>,
     failed_tasks: Fixed<bool>,
     tenant_backlog: Fixed<bool>,
+    bulk_changes: Fixed<bool>,
 }
 
 /// Awaits a future that may panic, and makes a panic an error.
@@ -171,5 +173,10 @@ impl Broker for GuardedBroker {
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         let ask = || self.given.tenant_backlog().is_some();
         has("tenant_backlog", &self.known.tenant_backlog, ask).then_some(self)
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        let ask = || self.given.bulk_changes().is_some();
+        has("bulk_changes", &self.known.bulk_changes, ask).then_some(self)
     }
 }

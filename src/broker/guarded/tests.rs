@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::broker::{
-    AgendaPlace, BrokerConnection, BrokerListener, CasOutcome, FailedTask, Hastened, LaneFacts, LaneLever,
-    MessageLocation, QueueTenants, RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler,
-    Standing, TaskEdit, TaskFilter, TaskPage, UnfinishedTask,
+    AgendaPlace, BrokerConnection, BrokerListener, BulkChange, BulkOutcome, BulkPick, CasOutcome, FailedTask,
+    Hastened, KeptTask, LaneFacts, LaneLever, MessageLocation, QueueTenants, RecordFn, Remains, Removal,
+    Retried, ScheduledTask, Settle, Settler, Standing, TaskEdit, TaskFilter, TaskPage, UndoOutcome,
+    UnfinishedTask,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -43,6 +44,7 @@ fn each_function_of_a_broker_is_forwarded() {
         (include_str!("../../store/notes.rs"), "Notes", 6),
         (include_str!("../backlog.rs"), "Backlog", 2),
         (include_str!("../tenant_backlog.rs"), "TenantBacklog", 2),
+        (include_str!("../bulk.rs"), "BulkChanges", 4),
         (include_str!("../listener.rs"), "Events", 7),
         (include_str!("../dead_letter.rs"), "DeadLetterQueue", 2),
         (include_str!("../failed/mod.rs"), "FailedTasks", 6),
@@ -129,6 +131,9 @@ impl Broker for Broken {
         Some(self)
     }
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        Some(self)
+    }
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
         Some(self)
     }
 }
@@ -270,6 +275,32 @@ impl TenantBacklog for Broken {
 }
 
 #[async_trait]
+impl BulkChanges for Broken {
+    async fn change_all(
+        &self,
+        _: Option<&str>,
+        _: &BulkChange,
+        _: Vec<BulkPick>,
+    ) -> Result<BulkOutcome, BrokerError> {
+        panic!("change_all")
+    }
+    async fn kept_for(&self, _: &str, _: usize) -> Result<Vec<KeptTask>, BrokerError> {
+        panic!("kept_for")
+    }
+    async fn undo(
+        &self,
+        _: &str,
+        _: Vec<(KeptTask, Option<u64>)>,
+        _: bool,
+    ) -> Result<UndoOutcome, BrokerError> {
+        panic!("undo")
+    }
+    async fn forget_kept(&self, _: &str) -> Result<(), BrokerError> {
+        panic!("forget_kept")
+    }
+}
+
+#[async_trait]
 impl Events for Broken {
     fn node(&self) -> Option<String> {
         panic!("node")
@@ -363,6 +394,8 @@ async fn a_panic_is_an_error() {
     let own = broker.notes().unwrap();
     let letters = broker.dead_letter_queue().unwrap();
     let failed = broker.failed_tasks().unwrap();
+    let bulk = broker.bulk_changes().unwrap();
+    let to_another = BulkChange::Move { to: "other".to_owned() };
     let (all, task) = (TaskFilter::new(), || FailedTask {
         message: message(),
         reason: "r".to_owned(),
@@ -403,6 +436,10 @@ async fn a_panic_is_an_error() {
             ("hasten", broker.backlog().unwrap().hasten("q", (Timestamp::ZERO, 0), 1).await.err()),
             ("tenants", broker.tenant_backlog().unwrap().tenants("q", 1).await.err()),
             ("line_before", broker.tenant_backlog().unwrap().line_before(&id, 1).await.err()),
+            ("change_all", bulk.change_all(None, &to_another, Vec::new()).await.err()),
+            ("kept_for", bulk.kept_for("act", 1).await.err()),
+            ("undo", bulk.undo("act", Vec::new(), true).await.err()),
+            ("forget_kept", bulk.forget_kept("act").await.err()),
             ("broadcast_revoke", events.broadcast_revoke(ids, true).await.err()),
             ("ask", events.ask(Request::default(), wait).await.err()),
             ("bury", letters.bury(message(), "r").await.err()),

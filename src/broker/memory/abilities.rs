@@ -148,7 +148,12 @@ impl Inspect for MemoryBroker {
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         let mut tasks = self.unfinished(filter)?;
-        tasks.sort_by_key(|(_, spot)| !matches!(spot, MemorySpot::InLine(_)));
+        // Those in lanes, then those that are delivered, and then the others as they stand.
+        tasks.sort_by_key(|(_, spot)| match spot {
+            MemorySpot::InLine(ticket) => (0, *ticket),
+            MemorySpot::Delivered => (1, 0),
+            MemorySpot::Ready((_, sequence)) | MemorySpot::Scheduled((_, sequence)) => (2, *sequence),
+        });
         Ok(tasks.into_iter().map(|(message, _)| message.id.clone()).collect())
     }
 

@@ -130,6 +130,17 @@ impl MemoryState {
         }
     }
 
+    /// Has a task that waits in its lane's line wait there for another queue.
+    pub(super) fn move_in_line(&mut self, old: &Message, ticket: u64, moved: Arc<Message>) {
+        let Some(name) = old.lane() else { return };
+        let kept = self.lanes.lanes.get_mut(name);
+        if let Some(place) = kept.and_then(|kept| kept.line.get_mut(&ticket)) {
+            *place = Arc::clone(&moved);
+            self.no_longer_in_line(old);
+            self.put(moved, MemorySpot::InLine(ticket));
+        }
+    }
+
     pub(super) fn steer_lane(&mut self, name: &LaneName, lever: LaneLever) -> bool {
         let moved = lever.pull(&mut self.lanes.open(name).lane);
         self.let_in(name);

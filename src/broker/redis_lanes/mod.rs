@@ -59,8 +59,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::{self, LaneFacts, Waiting};
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition, Consumer,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use crate::store::{RedisStore, StoreError};
 use crate::task::{Durability, Message, Pass, RUN_ONCE_HEADER, Receipt, Refusal, TaskId};
@@ -375,5 +376,9 @@ impl Broker for RedisLanesBroker {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.shared.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        None // the lanes are in another place than the messages, so there is no one step for both
     }
 }

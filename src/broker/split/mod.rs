@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::completer::{self, Completer, PlanFollowUps};
 use super::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Delivery, Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, Results, Sink,
-    TenantBacklog, UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition, Consumer,
+    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts,
+    Results, Sink, TenantBacklog, UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
@@ -274,5 +274,9 @@ impl Broker for SplitBroker {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.shared.transport.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        None // the records are in another store than the messages, so there is no one step for both
     }
 }

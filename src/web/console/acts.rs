@@ -8,7 +8,6 @@
 //! - What was counted is what is meant: an act on all that match leaves out what has come since they were counted.
 //! - An act on all that match is about the tasks of those queues only for which whoever asks has the permission.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -18,6 +17,7 @@ use serde_json::json;
 use super::act_log::ActRecord;
 use super::address::{PageName, ScreenAddress};
 use super::brake_form::{self, BrakeForm, SURE};
+use super::bulk_acts::{self, BulkForm, BulkReach};
 use super::call_form::{self, CallForm};
 use super::fields::Fields;
 use super::pages::acted_filter;
@@ -25,7 +25,7 @@ use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::{Console, task_facts, token, words};
 use crate::actors::BeatError;
-use crate::app::BrakeScope;
+use crate::app::{BrakeScope, BulkAction};
 use crate::broker::{Retried, TaskEdit, TaskFilter};
 use crate::core::brake::BrakeAction;
 use crate::task::clock::now;
@@ -33,8 +33,6 @@ use crate::task::{Arguments, TaskId};
 
 /// The most workers that the page gives a queue: a slip of the finger is not to cost all memory.
 const MOST_WORKERS: usize = 100_000;
-/// The most bytes of edited arguments.
-const MOST_ARGUMENTS: usize = 256 << 10;
 /// For how long a tenant is paused, unless the form says otherwise.
 const TENANT_PAUSE: Duration = Duration::from_secs(60 * 60);
 
@@ -61,6 +59,9 @@ pub(super) enum OperatorAct {
     ReleaseTenant { tenant: String },
     SetWeight { tenant: String, weight: f64 },
     Enqueue(Box<CallForm>),
+    Bulk(Box<BulkForm>),
+    // What the act has done says who may undo it.
+    UndoBulk { id: String, action: BulkAction },
 }
 
 /// What an act is about, for the question whether it is allowed.
@@ -82,6 +83,7 @@ impl OperatorAct {
     /// Reads the fields of a form.
     pub(super) fn read(fields: &Fields) -> Result<Self, ConsoleProblem> {
         let lane = || Ok::<_, ConsoleProblem>((fields.required("scope")?, fields.required("key")?));
+        let bulk = |action| BulkForm::read(action, fields).map(|form| Self::Bulk(Box::new(form)));
         Ok(match fields.required("act")?.as_str() {
             "pause" => Self::Pause { queue: fields.required("queue")? },
             "resume" => Self::Resume { queue: fields.required("queue")? },
@@ -95,7 +97,7 @@ impl OperatorAct {
             }
             "revoke" => Self::Revoke { id: fields.id()?, terminate: fields.get("terminate").is_some() },
             "retry" => Self::Retry { id: fields.id()? },
-            "edit" => Self::Edit { id: fields.id()?, arguments: edited(fields)? },
+            "edit" => Self::Edit { id: fields.id()?, arguments: fields.arguments()? },
             "delete" => Self::Delete { id: fields.id()? },
             "retry_all" => Self::RetryAll { chosen: fields.chosen()? },
             "delete_all" => Self::DeleteAll { chosen: fields.chosen()? },
@@ -107,6 +109,13 @@ impl OperatorAct {
                     Some(_) => Some(fields.number("concurrency")?),
                 };
                 Self::SetConcurrency { scope, key, concurrency }
+            }
+            "bulk_revoke" => bulk(BulkAction::Revoke)?,
+            "bulk_retry" => bulk(BulkAction::Retry)?,
+            "bulk_move" => bulk(BulkAction::Move)?,
+            "bulk_purge" => bulk(BulkAction::Purge)?,
+            "undo_bulk" => {
+                Self::UndoBulk { id: fields.required("id")?, action: bulk_acts::action_of(fields)? }
             }
             "run_now" => Self::RunNow { entry: fields.required("entry")? },
             "pause_entry" => Self::PauseEntry { entry: fields.required("entry")? },
@@ -139,6 +148,8 @@ impl OperatorAct {
             Self::Edit { .. } => Permission::Edit,
             Self::Delete { .. } | Self::DeleteAll { .. } => Permission::Delete,
             Self::Unblock { .. } | Self::SetConcurrency { .. } => Permission::SteerLane,
+            Self::Bulk(form) => bulk_acts::permission_of(form.action),
+            Self::UndoBulk { action, .. } => bulk_acts::permission_of(*action),
             Self::RunNow { .. } => Permission::RunNow,
             Self::PauseEntry { .. } | Self::ResumeEntry { .. } => Permission::PauseEntry,
             Self::SetBrake(_)
@@ -170,6 +181,8 @@ impl OperatorAct {
             Self::SetConcurrency { scope, key, concurrency: Some(most) } => {
                 format!("let at most {most} runs of the lane {scope}/{key} go on at a time")
             }
+            Self::Bulk(form) => form.what(),
+            Self::UndoBulk { id, action } => format!("undo the bulk {} {id}", action.as_str()),
             Self::RunNow { entry } => format!("run the periodic entry {entry} now"),
             Self::PauseEntry { entry } => format!("pause the periodic entry {entry}"),
             Self::ResumeEntry { entry } => format!("resume the periodic entry {entry}"),
@@ -203,6 +216,11 @@ impl OperatorAct {
             }
             Self::RetryAll { chosen } | Self::DeleteAll { chosen } => {
                 ActSubject::of(chosen.get("queue").map(str::to_owned), None)
+            }
+            Self::Bulk(form) => ActSubject::of(form.rule.queue.clone(), brake_form::tenant_of(&form.rule)),
+            Self::UndoBulk { id, action } => {
+                let rule = bulk_acts::bulk_act(console, id, *action).await?.rule;
+                ActSubject::of(rule.queue.clone(), brake_form::tenant_of(&rule))
             }
             Self::SetBrake(form) => ActSubject::of(form.rule().queue.clone(), form.tenant()),
             Self::ReleaseBrake { id } => {
@@ -313,6 +331,18 @@ impl OperatorAct {
                 celeriac.set_concurrency(scope, key, *concurrency).await?;
                 Ok("done; what runs goes on".to_owned())
             }
+            Self::Bulk(form) => {
+                let reach = form.reach(console);
+                bulk_acts::check_sender(console, request, &reach, self.permission()).await?;
+                form.begin(&celeriac).await
+            }
+            Self::UndoBulk { id, action } => {
+                let act = bulk_acts::bulk_act(console, id, *action).await?;
+                let reach = BulkReach::of(console, &act.rule, act.to.as_deref());
+                bulk_acts::check_sender(console, request, &reach, self.permission()).await?;
+                celeriac.undo_bulk(id).await?;
+                Ok("what has not run goes back, in the background".to_owned())
+            }
             Self::RunNow { entry } => {
                 let receipt = celeriac.beat().trigger(entry).await.map_err(beat)?;
                 Ok(format!("its task was enqueued as {}", receipt.id))
@@ -397,30 +427,6 @@ fn reach(scope: BrakeScope) -> &'static str {
         BrakeScope::Fleet => "in all programs that keep their notes in the same place, within a second",
         BrakeScope::Process => "in this program, until it ends",
     }
-}
-
-/// The arguments of an edit, checked as far as they are JSON.
-fn edited(fields: &Fields) -> Result<Arguments, ConsoleProblem> {
-    let text = |name: &str| fields.get(name).unwrap_or_default().trim().to_owned();
-    let (args, kwargs) = (text("args"), text("kwargs"));
-    if args.len() + kwargs.len() > MOST_ARGUMENTS {
-        return Err(ConsoleProblem::malformed(
-            "These arguments are too large for a form; use `celeriac failed retry`.",
-        ));
-    }
-    let is_list = serde_json::from_str::<Vec<serde::de::IgnoredAny>>(&args);
-    if let Err(error) = is_list {
-        return Err(ConsoleProblem::malformed(format!(
-            "The arguments by position are no JSON array: {error}."
-        )));
-    }
-    if !kwargs.is_empty() {
-        let is_map = serde_json::from_str::<HashMap<String, serde::de::IgnoredAny>>(&kwargs);
-        is_map.map_err(|error| {
-            ConsoleProblem::malformed(format!("The arguments by name are no JSON object: {error}."))
-        })?;
-    }
-    Ok(Arguments { args, kwargs: if kwargs == "{}" { String::new() } else { kwargs } })
 }
 
 fn one(id: &TaskId) -> TaskFilter {

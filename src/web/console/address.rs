@@ -35,11 +35,12 @@ pub(super) enum PageName {
     Downloads,
     Live,
     Acts,
+    Bulk,
     Confirm,
 }
 
 impl PageName {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Queues,
         Self::Queue,
         Self::Tasks,
@@ -59,6 +60,7 @@ impl PageName {
         Self::Downloads,
         Self::Live,
         Self::Acts,
+        Self::Bulk,
         Self::Confirm,
     ];
 
@@ -84,6 +86,7 @@ impl PageName {
             Self::Downloads => "downloads",
             Self::Live => "live",
             Self::Acts => "acts",
+            Self::Bulk => "bulk",
             Self::Confirm => "confirm",
         }
     }

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use super::address::{LONGEST, PageName, ScreenAddress};
 use super::problem::ConsoleProblem;
 use super::words;
-use crate::task::TaskId;
+use crate::task::{Arguments, TaskId};
+
+/// The most bytes of edited arguments.
+const MOST_ARGUMENTS: usize = 256 << 10;
 
 /// The fields of a form.
 pub(super) struct Fields(HashMap<String, String>);
@@ -36,6 +39,14 @@ impl Fields {
         }
     }
 
+    /// The value of a field that may be left out, and is short.
+    pub(super) fn optional(&self, name: &str) -> Result<Option<String>, ConsoleProblem> {
+        match self.get(name).map(str::trim) {
+            None | Some("") => Ok(None),
+            Some(_) => self.required(name).map(Some),
+        }
+    }
+
     pub(super) fn id(&self) -> Result<TaskId, ConsoleProblem> {
         let id = TaskId::from(self.required("id")?);
         if id.is_usable() { Ok(id) } else { Err(ConsoleProblem::malformed("An id has 1 to 255 bytes.")) }
@@ -52,5 +63,29 @@ impl Fields {
         let names = ["task", "queue", "tenant", "argument", "error", "kind", "until"];
         let fields = names.into_iter().filter_map(|name| Some((name.to_owned(), self.get(name)?.to_owned())));
         ScreenAddress::checked(PageName::Failed, fields.collect()).map_err(ConsoleProblem::malformed)
+    }
+
+    /// The arguments of an edit, checked as far as they are JSON.
+    pub(super) fn arguments(&self) -> Result<Arguments, ConsoleProblem> {
+        let text = |name: &str| self.get(name).unwrap_or_default().trim().to_owned();
+        let (args, kwargs) = (text("args"), text("kwargs"));
+        if args.len() + kwargs.len() > MOST_ARGUMENTS {
+            return Err(ConsoleProblem::malformed(
+                "These arguments are too large for a form; use `celeriac failed retry`.",
+            ));
+        }
+        let is_list = serde_json::from_str::<Vec<serde::de::IgnoredAny>>(&args);
+        if let Err(error) = is_list {
+            return Err(ConsoleProblem::malformed(format!(
+                "The arguments by position are no JSON array: {error}."
+            )));
+        }
+        if !kwargs.is_empty() {
+            let is_map = serde_json::from_str::<HashMap<String, serde::de::IgnoredAny>>(&kwargs);
+            is_map.map_err(|error| {
+                ConsoleProblem::malformed(format!("The arguments by name are no JSON object: {error}."))
+            })?;
+        }
+        Ok(Arguments { args, kwargs: if kwargs == "{}" { String::new() } else { kwargs } })
     }
 }

@@ -13,7 +13,7 @@ pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; script-sr
                                  form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The pages of the navigation, with the letter that leads there behind `g`.
-const PAGES: [(PageName, &str, &str); 14] = [
+const PAGES: [(PageName, &str, &str); 15] = [
     (PageName::Queues, "Queues", "q"),
     (PageName::Tasks, "Tasks", "t"),
     (PageName::Failed, "Failed", "f"),
@@ -24,6 +24,7 @@ const PAGES: [(PageName, &str, &str); 14] = [
     (PageName::Limits, "Limits", "m"),
     (PageName::Enqueue, "Enqueue", "e"),
     (PageName::History, "History", "h"),
+    (PageName::Bulk, "Bulk acts", "u"),
     (PageName::Processes, "Processes", "r"),
     (PageName::Downloads, "Downloads", "d"),
     (PageName::Live, "Live", "v"),

@@ -17,6 +17,7 @@
 //! | `processes` | what runs here, stuck bodies first, and the programs on the broker |
 //! | `downloads` | progress and downloads as their users see them |
 //! | `live` | charts of the last minutes |
+//! | `bulk` | acts on all tasks that match: how far they are; move, revoke, purge, run again, undo |
 //! | `acts` | who did what |
 //!
 //! Each page is JSON with `?format=json`. The console is [closed](Console::authorize) until the program says who may do what.
@@ -49,6 +50,7 @@ mod arguments;
 mod assets;
 mod board;
 mod brake_form;
+mod bulk_acts;
 mod call_form;
 mod charts;
 mod fields;

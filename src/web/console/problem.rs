@@ -158,11 +158,13 @@ impl From<&ControlError> for ConsoleProblem {
             ControlError::UnknownQueue { .. }
             | ControlError::ServedElsewhere(_)
             | ControlError::NoAbility { .. }
+            | ControlError::UnknownAct(_)
             | ControlError::NoFleet(_) => Self::unknown(error.to_string()),
             ControlError::Broker(BrokerError::Invalid(text)) => Self::malformed(text.as_str()),
-            ControlError::NoWorkers | ControlError::Brake(_) | ControlError::BadWeight { .. } => {
-                Self::malformed(error.to_string())
-            }
+            ControlError::NoWorkers
+            | ControlError::Brake(_)
+            | ControlError::BadWeight { .. }
+            | ControlError::CannotUndo(..) => Self::malformed(error.to_string()),
             error => Self::unavailable(error),
         }
     }

@@ -33,6 +33,10 @@ pub enum Permission {
     Edit,
     /// Deleting failed tasks and dead letters for good.
     Delete,
+    /// Moving all tasks that wait and match to another queue. It is asked about both queues.
+    Move,
+    /// Deleting all tasks that wait and match.
+    Purge,
     /// Letting a blocked lane go on, and stopping or limiting the starts of a lane.
     SteerLane,
     /// Calling the task of a periodic entry now.
@@ -49,7 +53,7 @@ pub enum Permission {
 
 impl Permission {
     /// All that there are.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::See,
         Self::Pause,
         Self::Resize,
@@ -57,6 +61,8 @@ impl Permission {
         Self::Retry,
         Self::Edit,
         Self::Delete,
+        Self::Move,
+        Self::Purge,
         Self::SteerLane,
         Self::RunNow,
         Self::PauseEntry,
@@ -65,8 +71,8 @@ impl Permission {
         Self::Enqueue,
     ];
 
-    /// The word for it: `see`, `pause`, `resize`, `revoke`, `retry`, `edit`, `delete`, `steer_lane`, `run_now`,
-    /// `pause_entry`, `brake`, `set_weight`, `enqueue`.
+    /// The word for it: `see`, `pause`, `resize`, `revoke`, `retry`, `edit`, `delete`, `move`, `purge`, `steer_lane`,
+    /// `run_now`, `pause_entry`, `brake`, `set_weight`, `enqueue`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::See => "see",
@@ -76,6 +82,8 @@ impl Permission {
             Self::Retry => "retry",
             Self::Edit => "edit",
             Self::Delete => "delete",
+            Self::Move => "move",
+            Self::Purge => "purge",
             Self::SteerLane => "steer_lane",
             Self::RunNow => "run_now",
             Self::PauseEntry => "pause_entry",

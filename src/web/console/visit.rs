@@ -116,6 +116,7 @@ fn permissions(page: PageName) -> &'static [Permission] {
         PageName::Brakes => &[Permission::Brake],
         PageName::Tenants | PageName::Tenant => &[Permission::Brake, Permission::SetWeight],
         PageName::Enqueue => &[Permission::Enqueue],
+        PageName::Bulk => &[Permission::Revoke, Permission::Retry, Permission::Move, Permission::Purge],
         PageName::Confirm => &Permission::ALL,
         PageName::Tasks
         | PageName::Limits

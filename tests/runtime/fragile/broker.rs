@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use celeriac::TaskId;
 use celeriac::broker::{
-    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
-    TenantBacklog, UniqueWindows,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results,
+    Settle, Settler, Sink, TenantBacklog, UniqueWindows,
 };
 use celeriac::store::MemoryStore;
 use celeriac::task::{Message, Receipt};
@@ -133,6 +133,10 @@ impl Broker for FragileBroker {
 
     fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         self.inner.tenant_backlog()
+    }
+
+    fn bulk_changes(&self) -> Option<&dyn BulkChanges> {
+        self.inner.bulk_changes()
     }
 }
 

@@ -17,7 +17,8 @@ use super::super::{EmbeddedOptions, salvage};
 use super::*;
 use crate::broker::conformance::{Inbox, sample};
 use crate::broker::{
-    Broker, Delivery, FailedTask, FailedTasks, Inspect, Remains, Settle, TaskEdit, TaskFilter,
+    Broker, BulkChange, BulkChanges, BulkPick, Delivery, FailedTask, FailedTasks, Inspect, Remains, Settle,
+    Standing, TaskEdit, TaskFilter,
 };
 use crate::catalogue::Argument;
 use crate::task::clock::now;
@@ -120,13 +121,25 @@ enum How {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish { value: usize, kind: Kind },
+    Publish {
+        value: usize,
+        kind: Kind,
+    },
     Settle(usize, How),
     Remove(usize),
-    RetryFailed { which: usize, edit: Option<usize> },
+    RetryFailed {
+        which: usize,
+        edit: Option<usize>,
+    },
     DeleteFailed(usize),
     RequeueDeadLetters,
     Purge,
+    /// Moves or ends every second task that waits.
+    ChangeAll {
+        which: usize,
+        moves: bool,
+    },
+    Undo,
     Reopen,
 }
 
@@ -157,6 +170,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..50_usize).prop_map(Step::DeleteFailed),
         1 => Just(Step::RequeueDeadLetters),
         1 => Just(Step::Purge),
+        2 => ((0..2_usize), any::<bool>()).prop_map(|(which, moves)| Step::ChangeAll { which, moves }),
+        1 => Just(Step::Undo),
         1 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..40)
@@ -243,6 +258,23 @@ impl Run {
                 self.broker.requeue_dead_letters(&ids).await.unwrap();
             }
             Step::Purge => assert!(self.broker.purge("q").await.unwrap().is_some()),
+            Step::ChangeAll { which, moves } => {
+                let waiting = self.broker.list_unfinished(&all, usize::MAX).await.unwrap();
+                let waiting = waiting.into_iter().filter(|task| task.standing != Standing::Delivered);
+                let picks = waiting.map(|task| BulkPick { id: task.message.id, tag: None });
+                let change = if moves {
+                    BulkChange::Move { to: "other".to_owned() }
+                } else {
+                    BulkChange::End { remains: Arc::new(|_: &Message| Remains::default()) }
+                };
+                let picks = picks.skip(which).step_by(2).collect();
+                self.broker.change_all(Some("act"), &change, picks).await.unwrap();
+            }
+            Step::Undo => {
+                let kept = self.broker.kept_for("act", usize::MAX).await.unwrap();
+                let picks = kept.into_iter().map(|kept| (kept, None)).collect();
+                self.broker.undo("act", picks, true).await.unwrap();
+            }
             Step::Reopen => {
                 let Self { dir, broker, inbox, held, next } = self;
                 drop((inbox, held));

@@ -4,12 +4,14 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
+use crate::app::{BulkAction, BulkForecast};
 use crate::broker::TaskFilter;
 use crate::core::Timestamp;
 use crate::task::Message;
 use crate::task::clock::now;
 use crate::web::console::acts::OperatorAct;
 use crate::web::console::address::{PageName, ScreenAddress};
+use crate::web::console::bulk_acts::BulkForm;
 use crate::web::console::fields::Fields;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission, Viewer};
@@ -20,6 +22,8 @@ use crate::web::console::{Console, parts, words};
 
 /// How many of the tasks are shown.
 const SAMPLE: usize = 10;
+/// How many queues and names of tasks are shown.
+const MOST_NAMES: usize = 20;
 
 /// The page as data.
 #[derive(Serialize)]
@@ -30,6 +34,8 @@ struct Data {
     count: Option<usize>,
     /// Up to when they were counted: what to pass as `until`.
     until: Option<String>,
+    /// What a bulk act would be about, and whether it could be undone.
+    bulk: Option<BulkForecast>,
 }
 
 /// The filter for failed tasks that an address states.
@@ -76,6 +82,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let fields = Fields::of(address.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let act = OperatorAct::read(&fields)?;
     let queue = address.get("queue").map(|queue| visit.console.physical(queue));
+    let mut bulk = None;
     let (count, queue) = match &act {
         OperatorAct::RetryAll { chosen } | OperatorAct::DeleteAll { chosen } => {
             require(visit, act.permission(), queue.as_deref())?;
@@ -90,6 +97,13 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
                 return Err(NotAllowed::Denied(act.permission(), Some(facts.queue)).into());
             }
             (None, Some(facts.queue))
+        }
+        OperatorAct::Bulk(form) => {
+            form.reach(&visit.console).check(visit, act.permission()).await?;
+            let BulkForm { action, rule, to, then } = &**form;
+            let bulk_acts = visit.console.celeriac.bulk();
+            bulk = Some(bulk_acts.forecast(*action, rule, to.as_deref(), *then).await?);
+            (None, queue)
         }
         _ => {
             require(visit, act.permission(), queue.as_deref())?;
@@ -107,14 +121,16 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         None => Vec::new(),
     };
     let number = count.map(|(count, _)| count);
+    let number = number.or(bulk.as_ref().map(|bulk| usize::try_from(bulk.found).unwrap_or(usize::MAX)));
     let sentence = match number {
         Some(0) => "Nothing matches any more.".to_owned(),
         Some(count) => format!("{}: {}?", words::counted(count as u64, "task", "tasks"), act.what()),
         None => format!("Shall the console {}?", act.what()),
     };
     let scope = html! {
-        @if number.is_some() { "counted exactly, " (parts::time(at)) "; what fails later is left alone" } @else { "nothing has been done yet" }
+        @if number.is_some() { "counted exactly, " (parts::time(at)) "; what comes later is left alone" } @else { "nothing has been done yet" }
         @if let Some(queue) = &queue { " · queue " (queue) }
+        @else if bulk.is_some() { " · in every queue" }
         @else if number.is_some() { " · in the queues for which you may do that" }
     };
     let back = address
@@ -126,7 +142,10 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         section class="card" aria-labelledby="does" {
             header { h2 id="does" { "What it will do" } }
             div class="pad stack" {
-                ul class="why-list" { @for line in does(&act) { li { (line) } } }
+                ul class="why-list" {
+                    @for line in does(&act) { li { (line) } }
+                    @if let Some(bulk) = &bulk { li { (undo_of(bulk)) } }
+                }
                 @if number != Some(0) { (form(visit, &address, &act)) }
                 div class="acts" { a class="button" href=(visit.href(&back)) { "Back, and do nothing" } }
             }
@@ -140,10 +159,32 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
                 }
             }))
         }
+        @if let Some(waiting) = bulk.as_ref().and_then(|bulk| bulk.waiting.as_ref()).filter(|waiting| waiting.tasks > 0) {
+            (parts::card("where", "Which they are", &html! { "by queue and task, and some of them" }, &html! {
+                ul class="needs" {
+                    @for (name, count) in waiting.by_queue.iter().chain(&waiting.by_task).take(MOST_NAMES) {
+                        li { (parts::mark(parts::Mark::Idle, "waits")) p { (words::line(name, 80)) ": " (words::count(*count)) } }
+                    }
+                    @for id in waiting.sample.iter().take(SAMPLE) {
+                        li { (parts::mark(parts::Mark::Idle, "waits")) p { a href=(visit.task(id.as_str())) { code { (words::line(id.as_str(), 80)) } } } }
+                    }
+                }
+            }))
+        }
     };
     let until = number.map(|_| at.as_micros().to_string());
-    let data = Data { what: act.what(), permission: act.permission().as_str(), count: number, until };
+    let data = Data { what: act.what(), permission: act.permission().as_str(), count: number, until, bulk };
     Ok(PageBody::new("Confirm", at, &data, main))
+}
+
+/// Whether a bulk act can be undone.
+fn undo_of(bulk: &BulkForecast) -> String {
+    match &bulk.not_undoable {
+        Some(why) => format!("It cannot be undone: {why}."),
+        None => {
+            "For ten minutes after its end it can be undone, as far as nothing has run meanwhile.".to_owned()
+        }
+    }
 }
 
 fn require(visit: &ConsoleVisit, permission: Permission, queue: Option<&str>) -> Result<(), ConsoleProblem> {
@@ -170,6 +211,23 @@ fn does(act: &OperatorAct) -> Vec<&'static str> {
             "The message is deleted with its arguments, and cannot be tried again. This cannot be undone.",
             "The record of the task stays for as long as results are kept.",
         ],
+        OperatorAct::Bulk(form) => match form.action {
+            BulkAction::Revoke => vec![
+                "Each task that waits and matches is taken out of its queue and is over, with the state REVOKED.",
+                "What was to follow from it fails; that is not undone. What runs is left alone.",
+            ],
+            BulkAction::Retry => vec![
+                "Each goes back into its queue under its own id, with the same arguments, and its attempts are counted anew.",
+            ],
+            BulkAction::Move => vec![
+                "Each goes to the end of the other queue, in the order in which they stand, and keeps its id, time, priority, tenant and place in its lane.",
+                "What runs is left alone.",
+            ],
+            BulkAction::Purge => vec![
+                "Each is deleted without a record. Nothing follows from it, and whoever waits for its result waits in vain: a chord of which it is a part is never complete.",
+                "What runs is left alone.",
+            ],
+        },
         OperatorAct::RunNow { .. } => vec![
             "The task of the entry is enqueued once, now, besides its schedule.",
             "The schedule goes on as it is.",
@@ -188,7 +246,8 @@ fn does(act: &OperatorAct) -> Vec<&'static str> {
 
 /// The form that does it.
 fn form(visit: &ConsoleVisit, address: &ScreenAddress, act: &OperatorAct) -> Markup {
-    let is_dangerous = matches!(act.permission(), Permission::Revoke | Permission::Delete);
+    let is_dangerous =
+        matches!(act.permission(), Permission::Revoke | Permission::Delete | Permission::Purge);
     html! {
         form class="stack" method="post" action=(parts::act_address(visit)) {
             input type="hidden" name=(FIELD) value=(visit.token.text);
@@ -209,6 +268,12 @@ fn label(act: &OperatorAct) -> &'static str {
         OperatorAct::DeleteAll { .. } => "Delete them",
         OperatorAct::Retry { .. } => "Run it again",
         OperatorAct::RetryAll { .. } => "Run them again",
+        OperatorAct::Bulk(form) => match form.action {
+            BulkAction::Revoke => "Revoke them",
+            BulkAction::Retry => "Run them again",
+            BulkAction::Move => "Move them",
+            BulkAction::Purge => "Purge them",
+        },
         OperatorAct::RunNow { .. } => "Run it now",
         _ => "Do it",
     }

@@ -5,6 +5,7 @@
 
 mod acts;
 mod brakes;
+mod bulk;
 mod confirm;
 mod downloads;
 mod enqueue;
@@ -84,6 +85,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         PageName::Downloads => downloads::look(visit).await,
         PageName::Live => live::look(visit).await,
         PageName::Acts => Ok(acts::look(visit)),
+        PageName::Bulk => bulk::look(visit).await,
         PageName::Confirm => confirm::look(visit).await,
     }
 }

@@ -112,6 +112,7 @@ fn form(visit: &ConsoleVisit, query: &TaskQuery) -> Markup {
                 button class="main" { "Find" }
                 a class="button" href=(visit.href(&ScreenAddress::of(PageName::Tasks))) { "All tasks" }
                 a href=(visit.href(&failed_like(query))) { "Look among failed tasks" }
+                a href=(visit.href(&bulk_like(query))) { "Act on all of a kind" }
             }
         }
     }
@@ -129,6 +130,15 @@ fn failed_like(query: &TaskQuery) -> ScreenAddress {
     parts.into_iter().fold(ScreenAddress::of(PageName::Failed), |address, (name, value)| {
         address.with(name, value.clone().unwrap_or_default())
     })
+}
+
+/// The page of bulk acts, with what of the query a rule can say.
+fn bulk_like(query: &TaskQuery) -> ScreenAddress {
+    let value = |value: &Option<String>| value.clone().unwrap_or_default();
+    ScreenAddress::of(PageName::Bulk)
+        .with("task", value(&query.task))
+        .with("queue", value(&query.queue))
+        .with("tenant", value(&query.tenant))
 }
 
 fn nothing(visit: &ConsoleVisit, query: &TaskQuery, goes_on: bool) -> Markup {

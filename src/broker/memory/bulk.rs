@@ -1,0 +1,359 @@
+//! Changes of many waiting tasks in memory, each under the lock, and what undoes them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{MemoryBroker, MemoryInner, MemorySpot, MemoryState};
+use crate::broker::bulk::{RunMarks, in_queue, is_ended_so, number, waiting_again};
+use crate::broker::{
+    BrokerError, BulkChange, BulkChanges, BulkOutcome, BulkPick, KeptTask, Remains, RemainsFn, UndoOutcome,
+};
+use crate::core::Timestamp;
+use crate::task::{Message, TaskId};
+
+/// What is kept of the tasks that were changed: by act and by the number of the task.
+#[derive(Default)]
+pub(super) struct KeptChanges(HashMap<String, BTreeMap<u64, KeptChange>>);
+
+/// What undoes the change of a task.
+#[derive(Clone)]
+struct KeptChange {
+    id: TaskId,
+    spot: MemorySpot,
+    was: Was,
+}
+
+/// What was done to a task.
+#[derive(Clone)]
+enum Was {
+    Moved { from: String, to: String, runs: RunMarks },
+    Ended(Arc<Message>),
+}
+
+impl KeptChanges {
+    fn keep(&mut self, act: Option<&str>, message: &Message, spot: MemorySpot, was: Was) {
+        let Some(act) = act else { return };
+        let nth = match spot {
+            MemorySpot::Ready((_, sequence)) | MemorySpot::Scheduled((_, sequence)) => {
+                number(false, sequence)
+            }
+            MemorySpot::InLine(ticket) => number(true, ticket),
+            MemorySpot::Delivered => return, // a delivered task has the spot to which it would go back
+        };
+        let kept = KeptChange { id: message.id.clone(), spot, was };
+        self.0.entry(act.to_owned()).or_default().insert(nth, kept);
+    }
+
+    fn of(&self, act: &str, kept: &KeptTask) -> Option<KeptChange> {
+        self.0.get(act)?.get(&kept.nth).filter(|change| change.id == kept.id).cloned()
+    }
+
+    fn take(&mut self, act: &str, nth: u64) {
+        if let Some(kept) = self.0.get_mut(act) {
+            kept.remove(&nth);
+            if kept.is_empty() {
+                self.0.remove(act);
+            }
+        }
+    }
+}
+
+/// A task that waits, or that the caller has.
+struct WaitingMessage {
+    message: Arc<Message>,
+    /// Where the task stands, or where it would go back to.
+    spot: MemorySpot,
+    /// The tag of its delivery.
+    tag: Option<u64>,
+}
+
+/// Where a task is.
+enum Sought {
+    Here(WaitingMessage),
+    Busy,
+    Gone,
+}
+
+#[async_trait]
+impl BulkChanges for MemoryBroker {
+    async fn change_all(
+        &self,
+        act: Option<&str>,
+        change: &BulkChange,
+        picks: Vec<BulkPick>,
+    ) -> Result<BulkOutcome, BrokerError> {
+        let mut state = self.shared.lock()?;
+        let (mut found, mut outcome, mut known) = (Vec::new(), BulkOutcome::default(), HashSet::new());
+        for BulkPick { id, tag } in picks {
+            match state.seek(&id, tag) {
+                Sought::Here(waiting) if known.insert(id.clone()) => found.push(waiting),
+                Sought::Busy => outcome.busy.push(id),
+                Sought::Here(_) | Sought::Gone => {}
+            }
+        }
+        if !outcome.busy.is_empty() {
+            return Ok(outcome);
+        }
+        if let BulkChange::End { .. } = change {
+            // Who has a lane is ended after those who wait for it, so that none of them is let in.
+            found.sort_by_key(|waiting| !matches!(waiting.spot, MemorySpot::InLine(_)));
+        }
+        let mut queues = BTreeSet::new();
+        for waiting in found {
+            let message = Arc::clone(&waiting.message);
+            match change {
+                BulkChange::Move { to } if *to == message.queue => continue,
+                BulkChange::Move { to } => {
+                    let (from, runs) = (message.queue.clone(), RunMarks::of(&message));
+                    let was = Was::Moved { from, to: to.clone(), runs };
+                    state.kept.keep(act, &message, waiting.spot, was);
+                    state.move_to(&waiting, Arc::new(in_queue(&message, to)), None);
+                    queues.insert(to.clone());
+                }
+                BulkChange::End { remains } => {
+                    queues.extend(self.shared.end_waiting(&mut state, act, &waiting, remains));
+                }
+            }
+            queues.insert(message.queue.clone());
+            outcome.done.push(message);
+        }
+        self.shared.ring(&mut state, &queues);
+        drop(state);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        Ok(outcome)
+    }
+
+    async fn kept_for(&self, act: &str, limit: usize) -> Result<Vec<KeptTask>, BrokerError> {
+        let state = self.shared.lock()?;
+        let kept = state.kept.0.get(act).into_iter().flatten();
+        Ok(kept.take(limit).map(|(nth, change)| KeptTask { nth: *nth, id: change.id.clone() }).collect())
+    }
+
+    async fn undo(
+        &self,
+        act: &str,
+        picks: Vec<(KeptTask, Option<u64>)>,
+        is_last: bool,
+    ) -> Result<UndoOutcome, BrokerError> {
+        let mut state = self.shared.lock()?;
+        let (mut outcome, mut queues) = (UndoOutcome::default(), BTreeSet::new());
+        for (kept, tag) in picks {
+            let Some(change) = state.kept.of(act, &kept) else { continue };
+            match self.shared.undo_one(&mut state, change, tag) {
+                Undone::Back(touched) => {
+                    queues.extend(touched);
+                    outcome.back.push(kept.id);
+                }
+                Undone::Busy if !is_last => {
+                    outcome.busy.push(kept);
+                    continue;
+                }
+                Undone::Busy | Undone::Left => outcome.left.push(kept.id),
+            }
+            state.kept.take(act, kept.nth);
+        }
+        self.shared.ring(&mut state, &queues);
+        drop(state);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        Ok(outcome)
+    }
+
+    async fn forget_kept(&self, act: &str) -> Result<(), BrokerError> {
+        self.shared.lock()?.kept.0.remove(act);
+        Ok(())
+    }
+}
+
+/// What came of the undo of one task.
+enum Undone {
+    /// It is back; these queues have changed.
+    Back([String; 2]),
+    Busy,
+    Left,
+}
+
+impl MemoryInner {
+    /// Has the timer look at these queues, which may have got what is due earlier.
+    fn ring(self: &Arc<Self>, state: &mut MemoryState, queues: &BTreeSet<String>) {
+        let is_scheduled = |queue: &String| state.queues.get(queue).is_some_and(|q| !q.scheduled.is_empty());
+        if queues.iter().any(is_scheduled) {
+            self.wake_timer(state);
+        }
+        self.watch_deadlines(state);
+    }
+
+    /// Ends a task. Returns the queues that have got something from that.
+    fn end_waiting(
+        self: &Arc<Self>,
+        state: &mut MemoryState,
+        act: Option<&str>,
+        waiting: &WaitingMessage,
+        remains: &RemainsFn,
+    ) -> Vec<String> {
+        let WaitingMessage { message, spot, .. } = waiting;
+        let Remains { record, follow_ups } = remains(message);
+        if follow_ups.is_none() {
+            state.kept.keep(act, message, *spot, Was::Ended(Arc::clone(message)));
+        }
+        match spot {
+            MemorySpot::InLine(ticket) => state.leave_line(message, *ticket),
+            _ => state.take_out(waiting),
+        }
+        state.forget(&message.id);
+        state.leave_lane(message, None);
+        state.windows.release(message);
+        if let Some(record) = record {
+            self.store.insert(record);
+        }
+        self.follow(state, follow_ups.map(|follow_ups| *follow_ups))
+    }
+
+    fn undo_one(
+        self: &Arc<Self>,
+        state: &mut MemoryState,
+        KeptChange { id, spot, was }: KeptChange,
+        tag: Option<u64>,
+    ) -> Undone {
+        match was {
+            Was::Moved { from, to, runs } => match state.seek(&id, tag) {
+                Sought::Busy => Undone::Busy,
+                Sought::Here(now) if now.message.queue == to && RunMarks::of(&now.message) == runs => {
+                    let message = Arc::new(in_queue(&now.message, &from));
+                    state.move_to(&now, message, Some(spot));
+                    Undone::Back([from, to])
+                }
+                Sought::Here(_) | Sought::Gone => Undone::Left,
+            },
+            Was::Ended(message) => {
+                let is_there = state.ids.contains_key(&id);
+                let is_over = is_ended_so(self.store.record(&id).as_ref());
+                if is_there || !is_over || state.windows.holder(&message).is_some() {
+                    return Undone::Left;
+                }
+                self.store.remove(&id);
+                let message = Arc::new(waiting_again(Message::clone(&message)));
+                let queue = message.queue.clone();
+                state.windows.acquire(&message);
+                let due = match spot {
+                    MemorySpot::Scheduled((due, _)) => Some(due),
+                    _ => None,
+                };
+                let is_let_in = message.serial.as_ref().is_none_or(|serial| serial.refusal.is_some());
+                if due.is_some() || is_let_in {
+                    let spot = state.spot_of(&message, due, Some(spot));
+                    state.put(message, spot);
+                } else {
+                    state.enter(message, false);
+                }
+                Undone::Back([queue.clone(), queue])
+            }
+        }
+    }
+}
+
+impl MemoryState {
+    /// Finds a task that waits, or that is delivered under this tag.
+    fn seek(&self, id: &TaskId, tag: Option<u64>) -> Sought {
+        let Some((message, spot)) = self.ids.get(id) else { return Sought::Gone };
+        let message = Arc::clone(message);
+        match spot {
+            MemorySpot::Delivered => {
+                let unsettled = self.queues.get(&message.queue).map(|line| &line.unsettled);
+                let held = unsettled.zip(tag).and_then(|(unsettled, tag)| unsettled.get(&tag));
+                match held.filter(|(_, held)| held.id == *id) {
+                    Some((rank, _)) => {
+                        Sought::Here(WaitingMessage { message, spot: MemorySpot::Ready(*rank), tag })
+                    }
+                    None => Sought::Busy,
+                }
+            }
+            spot => Sought::Here(WaitingMessage { message, spot: *spot, tag: None }),
+        }
+    }
+
+    /// Takes a task that is not in a lane's line out of its place, or ends its delivery.
+    fn take_out(&mut self, WaitingMessage { message, spot, tag }: &WaitingMessage) {
+        let line = self.line(&message.queue);
+        match (tag, spot) {
+            (Some(tag), _) => {
+                if let Some((_, held)) = line.unsettled.remove(tag) {
+                    line.ready.ended(&held);
+                }
+            }
+            (None, MemorySpot::Ready(rank)) => drop(line.ready.remove(rank, message)),
+            (None, MemorySpot::Scheduled(appointment)) => drop(line.scheduled.remove(appointment)),
+            (None, MemorySpot::InLine(_) | MemorySpot::Delivered) => {}
+        }
+    }
+
+    /// Has a task wait in the queue that `moved` names: at its old spot there, if it has one, or at the end.
+    fn move_to(&mut self, waiting: &WaitingMessage, moved: Arc<Message>, old: Option<MemorySpot>) {
+        let due = match waiting.spot {
+            MemorySpot::InLine(ticket) => return self.move_in_line(&waiting.message, ticket, moved),
+            MemorySpot::Scheduled((due, _)) => Some(due),
+            MemorySpot::Ready(_) | MemorySpot::Delivered => None,
+        };
+        self.take_out(waiting);
+        let spot = self.spot_of(&moved, due, old);
+        self.put(moved, spot);
+    }
+
+    /// The spot of a task that is due then: its old one, if it stood there in the same way, or the last one.
+    fn spot_of(&mut self, message: &Message, due: Option<Timestamp>, old: Option<MemorySpot>) -> MemorySpot {
+        let sequence = match (old, due) {
+            (Some(MemorySpot::Ready((_, sequence))), None)
+            | (Some(MemorySpot::Scheduled((_, sequence))), Some(_)) => sequence,
+            _ => {
+                self.next_seq += 1;
+                self.next_seq
+            }
+        };
+        match due {
+            Some(due) => MemorySpot::Scheduled((due, sequence)),
+            None => MemorySpot::Ready((Reverse(message.priority), sequence)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::broker::Broker;
+    use crate::store::MemoryStore;
+    use crate::task::{Context, SEARCH};
+
+    #[tokio::test]
+    async fn the_index_of_arguments_has_what_waits_and_nothing_else() {
+        let broker = MemoryBroker::new(Arc::new(MemoryStore::default()));
+        for id in ["moved", "ended"] {
+            let mut message = Context::detached().message().clone();
+            (message.id, message.queue) = (id.into(), "q".to_owned());
+            message.arguments.args = "[17]".to_owned();
+            message.headers.0.insert(SEARCH.to_owned(), json!({ "form_id": 0 }));
+            broker.publish(message, true).await.unwrap();
+        }
+        let found = || {
+            let state = broker.shared.state.lock();
+            let mut ids: Vec<String> =
+                state.arguments.find(("form_id", "17")).map(ToString::to_string).collect();
+            ids.sort();
+            ids
+        };
+        let pick = |id: &str| vec![BulkPick { id: id.into(), tag: None }];
+        let to_other = BulkChange::Move { to: "other".to_owned() };
+        broker.change_all(Some("act"), &to_other, pick("moved")).await.unwrap();
+        assert_eq!(found(), ["ended", "moved"]);
+        let end = BulkChange::End { remains: Arc::new(|_: &Message| Remains::default()) };
+        broker.change_all(Some("act"), &end, pick("ended")).await.unwrap();
+        assert_eq!(found(), ["moved"]);
+        let kept = broker.kept_for("act", 10).await.unwrap();
+        let picks = kept.into_iter().map(|kept| (kept, None)).collect();
+        assert_eq!(broker.undo("act", picks, false).await.unwrap().back.len(), 2);
+        assert_eq!(found(), ["ended", "moved"]);
+    }
+}
