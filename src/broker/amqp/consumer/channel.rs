@@ -259,7 +259,7 @@ impl QueueConsumer {
         self.doubt = self.doubt.max(Some(QueueDoubt::Away));
         // A delivery that was not handed to a consumer simply comes again, unless its queue was deleted.
         if self.doubt == Some(QueueDoubt::Away) {
-            self.forget_early();
+            self.forget_early(None);
         }
         let tags: Vec<u64> = self.in_flight.keys().copied().collect();
         for tag in tags {

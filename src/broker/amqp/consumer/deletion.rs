@@ -53,10 +53,9 @@ impl QueueConsumer {
             Ok(Ok(Some(_))) if doubt == QueueDoubt::Cancelled => {
                 self.deleted(source, name, doubt, "somebody has made it anew");
             }
-            Ok(Ok(Some(_))) => {}
             Ok(Err(_)) | Err(_) if !self.shared.link.is_up() => return false,
-            // The queue is there, and its node is away: what it has comes again.
-            Ok(Err(_)) | Err(_) => self.forget_early(),
+            // The queue is there, and perhaps its node is away: what it has comes again, and perhaps to another process.
+            Ok(Ok(Some(_)) | Err(_)) | Err(_) => self.forget_early(Some(source)),
         }
         true
     }
