@@ -180,3 +180,35 @@ async fn a_partition_that_is_deleted_is_made_again_and_its_task_goes_on() {
     assert_eq!((gate.gauge.all(), elsewhere.gauge.all()), (1, 1), "no attempt has run twice");
     celeriac.shutdown().await.unwrap();
 }
+
+/// The worker gives up its channel when it hears of the first one, and RabbitMQ does not tell it of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_deleted_together_are_made_again_and_their_tasks_go_on() {
+    let url = vhost().await;
+    let celeriac = program(&url, row(4)).await;
+    let gate = Gate::new();
+    let other = tenant_apart_from("acme");
+    let mut runs = Vec::new();
+    for tenant in ["acme", other.as_str()] {
+        let call = fails_behind_the_gate::s(gate.name.clone()).tenant(tenant).queue("spread");
+        runs.push(call.send(celeriac.client()).await.unwrap());
+    }
+    gate.entered(2).await;
+    let peer = Peer::connect(&url).await;
+    let mut partitions: Vec<String> =
+        ["acme", other.as_str()].map(|tenant| name("spread", choices(tenant, PARTITIONS)[0])).into();
+    // It looks for the lower one first.
+    partitions.sort();
+    let delete = |partition: &str| peer.channel.queue_delete(partition.into(), QueueDeleteOptions::default());
+    let (higher, lower) = tokio::join!(delete(&partitions[1]), delete(&partitions[0]));
+    assert!(higher.is_ok() && lower.is_ok());
+    for partition in &partitions {
+        until("the worker has a queue again", async || consumers(&url, partition).await == Some(1)).await;
+    }
+    gate.open();
+    for run in &runs {
+        assert_eq!(run.get(LONG).await, Ok(2));
+    }
+    assert_eq!(gate.gauge.all(), 2, "no attempt has run twice");
+    celeriac.shutdown().await.unwrap();
+}

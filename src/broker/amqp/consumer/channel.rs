@@ -131,7 +131,9 @@ impl QueueConsumer {
         {
             return;
         }
-        self.retry_at = None;
+        if self.retry_at.take().is_some() {
+            self.look_again().await;
+        }
         let link = Arc::clone(&self.shared.link);
         match timeout(PATIENCE, link.during(self.follow_ration(&up))).await {
             Ok(Ok(())) => self.pause = ReconnectPause::default(),
@@ -221,16 +223,14 @@ impl QueueConsumer {
                 self.lose("the channel of the deliveries in the guard queue is closed");
             }
         } else if gone {
-            if error.as_ref().and_then(code) == Some(NOT_FOUND) {
-                self.doubt = Some(QueueDoubt::Cancelled);
-                self.cancelled.insert(self.plan.source_of(consumer));
+            if let Some(error) = error.as_ref().filter(|error| code(error) == Some(NOT_FOUND)) {
+                self.note_missing(&error.to_string());
             }
             let why = error.map_or_else(|| "the channel is closed".to_owned(), |error| error.to_string());
             self.lose(&why);
         } else if self.plan.is_live(consumer) {
             // RabbitMQ has cancelled the consumer: the queue was deleted, or has moved to another node.
-            self.doubt = Some(QueueDoubt::Cancelled);
-            self.cancelled.insert(self.plan.source_of(consumer));
+            self.note_cancelled(self.plan.source_of(consumer));
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }
