@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
+use celeriac::broker::conformance::sample;
 use celeriac::broker::{AmqpBroker, Broker as _};
 use celeriac::catalogue::QueueRow;
 use celeriac::core::partition::{choices, name};
-use celeriac::task::Task as _;
+use celeriac::task::{Durability, TENANT, Task as _};
 use celeriac::{Celeriac, Context, TaskError, TaskId, task};
 use lapin::options::QueueDeleteOptions;
 
@@ -45,6 +46,12 @@ fn row(workers: usize) -> QueueRow {
 
 async fn program(url: &str, row: QueueRow) -> Celeriac {
     Celeriac::builder().amqp(steady(url)).queue(row).arbiters(1).start().await.unwrap()
+}
+
+/// A broker that knows of the partitions and has declared nothing.
+async fn broker(url: &str) -> AmqpBroker {
+    let setup = QueueSetup { partitions: Some(PARTITIONS), ..QueueSetup::default() };
+    AmqpBroker::connect(&steady(url), AmqpOptions::default().queue("spread", setup)).await.unwrap()
 }
 
 /// A tenant that shares no partition with this one.
@@ -142,9 +149,7 @@ async fn the_counts_of_a_queue_are_those_of_all_its_partitions() {
     without.send(sender.client()).await.unwrap();
     let peer = Peer::connect(&url).await;
     assert_eq!(peer.ready("spread").await, 1, "the one without a tenant");
-    let setup = QueueSetup { partitions: Some(PARTITIONS), ..QueueSetup::default() };
-    let broker =
-        AmqpBroker::connect(&steady(&url), AmqpOptions::default().queue("spread", setup)).await.unwrap();
+    let broker = broker(&url).await;
     assert_eq!(broker.counts("spread").await.unwrap().ready, 21);
     assert_eq!(broker.waiting("spread").await, Ok(Some(21)));
     assert_eq!(broker.purge("spread").await, Ok(Some(21)));
@@ -211,4 +216,31 @@ async fn partitions_that_are_deleted_together_are_made_again_and_their_tasks_go_
     }
     assert_eq!(gate.gauge.all(), 2, "no attempt has run twice");
     celeriac.shutdown().await.unwrap();
+}
+
+/// It declares the partitions to which it sends, and asks for the lengths all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_has_declared_nothing_sends_to_the_shorter_partition() {
+    const FIRST: u32 = 100;
+    let url = vhost().await;
+    let other = broker(&url).await;
+    other.declare("spread").await.unwrap();
+    let peer = Peer::connect(&url).await;
+    let [first, second] = choices("acme", PARTITIONS).map(|index| name("spread", index));
+    peer.send_many(&first, FIRST as usize, |n| python("any", &n.to_string()), b"[[], {}, {}]").await;
+    let sender = broker(&url).await;
+    let shorter = async {
+        // By what it has sent itself it would send to both in turn.
+        for n in 0.. {
+            let mut message = sample("spread", n, Durability::Disk);
+            message.headers.0.insert(TENANT.to_owned(), "acme".into());
+            sender.publish(message, false).await.unwrap();
+            if peer.ready(&second).await > peer.ready(&first).await - FIRST + 20 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LONG, shorter).await.expect("it knows which one is shorter");
+    sender.close().await.unwrap();
+    other.close().await.unwrap();
 }

@@ -9,13 +9,14 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    ConfirmSelectOptions,
 };
 use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout};
 
 use super::super::acks::{AckWindow, Acks};
 use super::super::link::{LinkState, LiveConnection, ReconnectPause};
+use super::super::partitions::ready;
 use super::super::prefetch::Change;
 use super::super::topology::{NOT_FOUND, broken, short};
 use super::deletion::QueueDoubt;
@@ -85,14 +86,8 @@ impl Flow {
 
     /// Asks how many messages RabbitMQ has ready in these queues, after everything that was sent on this channel.
     pub(super) async fn ready(&self, queues: &[String]) -> Option<u64> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let mut ready = 0_u64;
-        for queue in queues {
-            let declared = self.channel.queue_declare(short(queue).ok()?, passive, FieldTable::default());
-            let queue = timeout(PATIENCE, declared).await.ok()?.ok()?;
-            ready = ready.saturating_add(queue.message_count().into());
-        }
-        Some(ready)
+        let ready = timeout(PATIENCE, ready(&self.channel, queues)).await.ok()?;
+        ready.into_iter().try_fold(0_u64, |all, ready| Some(all.saturating_add(ready?)))
     }
 
     /// Closes the channel. When RabbitMQ has answered, it has also received the acknowledgements before the close.
