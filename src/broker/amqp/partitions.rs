@@ -54,7 +54,8 @@ impl Partitions {
             self.count(queue.to_owned(), partitions);
         }
         // The order of a serial key is kept by its lane. What is let in all the same stays in order here as well.
-        Some(lengths.choose(tenant, message.serial.is_some()))
+        let key = message.serial.as_deref().map(|serial| serial.lane.key());
+        Some(lengths.choose(tenant, key))
     }
 
     /// Has RabbitMQ say how long the partitions of a queue are.
