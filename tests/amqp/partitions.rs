@@ -244,3 +244,20 @@ async fn a_sender_that_has_declared_nothing_sends_to_the_shorter_partition() {
     sender.close().await.unwrap();
     other.close().await.unwrap();
 }
+
+/// Each partition has half of the prefetch, which the row gives no more than the workers need.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_workers_have_something_to_do_when_all_waits_in_one_partition() {
+    let url = vhost().await;
+    let celeriac = program(&url, row(2).with_prefetch(2)).await;
+    let gate = Gate::new();
+    let peer = Peer::connect(&url).await;
+    let body = format!(r#"[["{}", "acme"], {{}}, {{}}]"#, gate.name);
+    for id in ["one", "two"] {
+        peer.send(&name("spread", 3), python(notes_its_start::Task::NAME, id), body.as_bytes()).await;
+    }
+    gate.entered(2).await;
+    gate.open();
+    until_status(&celeriac, "spread", |queue| queue.done == 2).await;
+    celeriac.shutdown().await.unwrap();
+}
