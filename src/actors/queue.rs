@@ -392,11 +392,15 @@ impl Queue {
     }
 
     fn prefetch(&self) -> usize {
-        let most = match self.runtime.broker.facts().is_shared {
-            true => self.row.max_deliveries(),
-            false => self.row.max_deliveries_alone(),
-        };
-        most.max(self.row.workers)
+        let workers = self.row.workers;
+        match self.runtime.broker.facts().is_shared {
+            // Of a partition RabbitMQ gives half of it, and all that waits may be in one.
+            true if self.row.setup.partitions.is_some() => {
+                self.row.max_deliveries().max(workers.saturating_mul(2))
+            }
+            true => self.row.max_deliveries().max(workers),
+            false => self.row.max_deliveries_alone().max(workers),
+        }
     }
 
     fn tell_bodies(&self, interrupt: Interrupt) {

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - The tasks of one tenant go to two partitions at most, and to the same two whoever sends them.
-//! - What must keep its order goes to the first of the two, however long that is.
+//! - What must keep its order has a key, and of the two always goes to the one that the key chooses, however long that is. So many
+//!   keys of one tenant use both.
 //! - Lengths that nobody has counted are those that this sender has made, and count half with each count that fails.
 
 use std::time::Duration;
@@ -81,13 +82,17 @@ impl PartitionLengths {
         Self { lengths, counted_at: None, counting: false }
     }
 
-    /// The partition for a task of this tenant that is about to be sent, which counts from now on. With `ordered` it is the
-    /// tenant's first one, so that what is sent first stands first.
-    pub fn choose(&mut self, tenant: &str, ordered: bool) -> u8 {
+    /// The partition for a task of this tenant that is about to be sent, which counts from now on. With a `key` it is always the
+    /// same one of the tenant's two, so that of one key what is sent first stands first.
+    pub fn choose(&mut self, tenant: &str, key: Option<&str>) -> u8 {
         let [first, second] = choices(tenant, u8::try_from(self.lengths.len()).unwrap_or(u8::MAX));
         let estimate =
             |index: u8| self.lengths.get(usize::from(index)).map_or(u64::MAX, |length| length.estimate());
-        let chosen = if !ordered && estimate(second) < estimate(first) { second } else { first };
+        let is_second = match key {
+            Some(key) => xxh3_64(key.as_bytes()) % 2 == 1,
+            None => estimate(second) < estimate(first),
+        };
+        let chosen = if is_second { second } else { first };
         if let Some(length) = self.lengths.get_mut(usize::from(chosen)) {
             length.sent = length.sent.saturating_add(1);
         }
@@ -158,7 +163,7 @@ mod tests {
             let mut lengths = PartitionLengths::new(partitions);
             let mut used = BTreeSet::new();
             for (n, (tenant, counts, length)) in steps.into_iter().enumerate() {
-                let chosen = lengths.choose(&tenant.to_string(), false);
+                let chosen = lengths.choose(&tenant.to_string(), None);
                 prop_assert!(chosen < partitions);
                 if tenant == 0 {
                     used.insert(chosen);
@@ -171,13 +176,18 @@ mod tests {
             prop_assert!(used.is_subset(&BTreeSet::from([first, second])));
         }
 
+        /// Whoever sends it and however long that partition is.
         #[test]
-        fn what_keeps_its_order_goes_to_the_first(tenant in "[a-z]{1,8}", partitions in 2_u8..=64) {
+        fn what_has_one_key_goes_to_one_partition(
+            tenant in "[a-z]{1,8}", key in ".{0,12}", partitions in 2_u8..=64, others in 0_u8..20,
+        ) {
+            let chosen = PartitionLengths::new(partitions).choose(&tenant, Some(&key));
             let mut lengths = PartitionLengths::new(partitions);
-            let [first, _] = choices(&tenant, partitions);
-            for _ in 0..5 {
-                prop_assert_eq!(lengths.choose(&tenant, true), first);
+            for n in 0..others {
+                lengths.choose(&n.to_string(), None);
+                prop_assert_eq!(lengths.choose(&tenant, Some(&key)), chosen);
             }
+            prop_assert!(choices(&tenant, partitions).contains(&chosen));
         }
 
         /// Without any count, a sender keeps the two partitions of a tenant even by what it has sent itself.
@@ -185,7 +195,7 @@ mod tests {
         fn a_sender_that_cannot_count_keeps_its_own_even(sent in 1_usize..100) {
             let mut lengths = PartitionLengths::new(8);
             let [first, _] = choices("acme", 8);
-            let of_first = (0..sent).filter(|_| lengths.choose("acme", false) == first).count();
+            let of_first = (0..sent).filter(|_| lengths.choose("acme", None) == first).count();
             prop_assert_eq!(of_first, sent.div_ceil(2));
         }
     }
@@ -202,28 +212,39 @@ mod tests {
         assert!(lengths.begin_count(at(0)));
         assert!(!lengths.begin_count(at(9)), "the first count has not ended");
         lengths.counted(&counts(3, 0));
-        let chosen: Vec<u8> = (0..4).map(|_| lengths.choose("acme", false)).collect();
+        let chosen: Vec<u8> = (0..4).map(|_| lengths.choose("acme", None)).collect();
         assert_eq!(chosen, [second, second, second, first]);
         assert!(lengths.begin_count(at(10)) && !lengths.begin_count(at(11)));
         // It was sent while RabbitMQ counted, so that the count may be without it.
-        assert_eq!(lengths.choose("acme", false), second);
+        assert_eq!(lengths.choose("acme", None), second);
         lengths.counted(&counts(1, 0));
-        assert_eq!(lengths.choose("acme", false), first, "both have one");
+        assert_eq!(lengths.choose("acme", None), first, "both have one");
     }
 
     #[test]
     fn what_nobody_counts_is_forgotten_by_halves() {
         let mut lengths = PartitionLengths::new(2);
-        for _ in 0..8 {
-            lengths.choose("acme", true);
-        }
         let [first, second] = choices("acme", 2);
+        let mut keys = (0_u8..).map(|n| n.to_string());
+        let key = keys.find(|key| PartitionLengths::new(2).choose("acme", Some(key)) == first);
+        for _ in 0..8 {
+            lengths.choose("acme", key.as_deref());
+        }
         for (second_of_time, left) in [(0, 4), (1, 2), (2, 1), (3, 0)] {
             assert!(lengths.begin_count(at(second_of_time)));
             lengths.counted(&[]);
             assert_eq!(lengths.lengths[usize::from(first)].estimate(), left);
         }
         assert_eq!(lengths.lengths[usize::from(second)].estimate(), 0);
+    }
+
+    /// Or else half of the workers would have nothing to do, because a partition has half of the prefetch.
+    #[test]
+    fn many_keys_of_one_tenant_use_both_partitions() {
+        let mut lengths = PartitionLengths::new(8);
+        let [first, _] = choices("acme", 8);
+        let of_first = (0..1000).filter(|n| lengths.choose("acme", Some(&format!("case-{n}"))) == first);
+        assert!((400..600).contains(&of_first.count()));
     }
 
     #[test]

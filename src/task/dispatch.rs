@@ -297,6 +297,8 @@ impl Dispatcher {
             ..Workflow::default()
         };
         read_options(&call.options, &mut new, &mut workflow);
+        // Somebody goes on when a step is sent: the end of the step before it, or the caller who waits for the last one.
+        new.options.confirm = true;
         hide_items(&call, &mut new.headers);
         if let Some(sending) = &origin.sending {
             new.headers.0.insert(SENDING.to_owned(), sending.clone());

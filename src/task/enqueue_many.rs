@@ -41,7 +41,7 @@ impl<T: Task> Signature<T> {
 /// The embedded store writes all calls in one commit, and takes all of them or none. RabbitMQ confirms each message by
 /// itself, many at a time: after an error some of the calls may be taken. The same holds on every broker if one of the
 /// calls may join an earlier one (`unique_for`), is serial, or waits in memory only. The calls of one queue keep their
-/// order.
+/// order, unless it has partitions on RabbitMQ or RabbitMQ need not confirm them (`confirm = false`).
 ///
 /// All of the calls are in memory until they are taken, and while the embedded store writes them it takes nothing else. So a
 /// program with a million calls hands over some thousands at a time.

@@ -75,8 +75,9 @@ pub struct TaskOptions {
     /// Whether a call waits until RabbitMQ has confirmed its message. The default is true, and nothing that was accepted is
     /// lost. With `false` a call is accepted when its message is written to the connection. The task is then lost if the
     /// connection, RabbitMQ or this process ends a moment later, if RabbitMQ refuses the message, or if its queue was deleted;
-    /// nobody is told. The receipt says [`Durability::Memory`]. It has no effect on calls that are more than one message
-    /// (a canvas), on serial tasks and on calls with a unique window. Brokers in this process do not look at it.
+    /// nobody is told. The receipt says [`Durability::Memory`]. Such calls keep their order among themselves, and not beside
+    /// those with a confirm. It has no effect on steps of a canvas, on serial tasks, and on calls with a unique window or a
+    /// permit that is handed over. Brokers in this process do not look at it.
     pub confirm: bool,
     /// How many runs of the task start in each process at most, evenly spread: Celery's `rate_limit`. What may not start
     /// yet waits in its queue, takes no worker slot, and holds up no other task. `None`, the default, is no limit.

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
+use celeriac::broker::conformance::sample;
 use celeriac::broker::{AmqpBroker, Broker as _};
 use celeriac::catalogue::QueueRow;
 use celeriac::core::partition::{choices, name};
-use celeriac::task::Task as _;
+use celeriac::task::{Durability, TENANT, Task as _};
 use celeriac::{Celeriac, Context, TaskError, TaskId, task};
 use lapin::options::QueueDeleteOptions;
 
@@ -45,6 +46,12 @@ fn row(workers: usize) -> QueueRow {
 
 async fn program(url: &str, row: QueueRow) -> Celeriac {
     Celeriac::builder().amqp(steady(url)).queue(row).arbiters(1).start().await.unwrap()
+}
+
+/// A broker that knows of the partitions and has declared nothing.
+async fn broker(url: &str) -> AmqpBroker {
+    let setup = QueueSetup { partitions: Some(PARTITIONS), ..QueueSetup::default() };
+    AmqpBroker::connect(&steady(url), AmqpOptions::default().queue("spread", setup)).await.unwrap()
 }
 
 /// A tenant that shares no partition with this one.
@@ -142,9 +149,7 @@ async fn the_counts_of_a_queue_are_those_of_all_its_partitions() {
     without.send(sender.client()).await.unwrap();
     let peer = Peer::connect(&url).await;
     assert_eq!(peer.ready("spread").await, 1, "the one without a tenant");
-    let setup = QueueSetup { partitions: Some(PARTITIONS), ..QueueSetup::default() };
-    let broker =
-        AmqpBroker::connect(&steady(&url), AmqpOptions::default().queue("spread", setup)).await.unwrap();
+    let broker = broker(&url).await;
     assert_eq!(broker.counts("spread").await.unwrap().ready, 21);
     assert_eq!(broker.waiting("spread").await, Ok(Some(21)));
     assert_eq!(broker.purge("spread").await, Ok(Some(21)));
@@ -178,5 +183,81 @@ async fn a_partition_that_is_deleted_is_made_again_and_its_task_goes_on() {
     assert_eq!(runs.get(LONG).await, Ok(2));
     assert_eq!(goes_on.get(LONG).await, Ok(7));
     assert_eq!((gate.gauge.all(), elsewhere.gauge.all()), (1, 1), "no attempt has run twice");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// The worker gives up its channel when it hears of the first one, and RabbitMQ does not tell it of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_deleted_together_are_made_again_and_their_tasks_go_on() {
+    let url = vhost().await;
+    let celeriac = program(&url, row(4)).await;
+    let gate = Gate::new();
+    let other = tenant_apart_from("acme");
+    let mut runs = Vec::new();
+    for tenant in ["acme", other.as_str()] {
+        let call = fails_behind_the_gate::s(gate.name.clone()).tenant(tenant).queue("spread");
+        runs.push(call.send(celeriac.client()).await.unwrap());
+    }
+    gate.entered(2).await;
+    let peer = Peer::connect(&url).await;
+    let mut partitions: Vec<String> =
+        ["acme", other.as_str()].map(|tenant| name("spread", choices(tenant, PARTITIONS)[0])).into();
+    // It looks for the lower one first.
+    partitions.sort();
+    let delete = |partition: &str| peer.channel.queue_delete(partition.into(), QueueDeleteOptions::default());
+    let (higher, lower) = tokio::join!(delete(&partitions[1]), delete(&partitions[0]));
+    assert!(higher.is_ok() && lower.is_ok());
+    for partition in &partitions {
+        until("the worker has a queue again", async || consumers(&url, partition).await == Some(1)).await;
+    }
+    gate.open();
+    for run in &runs {
+        assert_eq!(run.get(LONG).await, Ok(2));
+    }
+    assert_eq!(gate.gauge.all(), 2, "no attempt has run twice");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// It declares the partitions to which it sends, and asks for the lengths all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_has_declared_nothing_sends_to_the_shorter_partition() {
+    const FIRST: u32 = 100;
+    let url = vhost().await;
+    let other = broker(&url).await;
+    other.declare("spread").await.unwrap();
+    let peer = Peer::connect(&url).await;
+    let [first, second] = choices("acme", PARTITIONS).map(|index| name("spread", index));
+    peer.send_many(&first, FIRST as usize, |n| python("any", &n.to_string()), b"[[], {}, {}]").await;
+    let sender = broker(&url).await;
+    let shorter = async {
+        // By what it has sent itself it would send to both in turn.
+        for n in 0.. {
+            let mut message = sample("spread", n, Durability::Disk);
+            message.headers.0.insert(TENANT.to_owned(), "acme".into());
+            sender.publish(message, false).await.unwrap();
+            if peer.ready(&second).await > peer.ready(&first).await - FIRST + 20 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LONG, shorter).await.expect("it knows which one is shorter");
+    sender.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+/// Each partition has half of the prefetch, which the row gives no more than the workers need.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_workers_have_something_to_do_when_all_waits_in_one_partition() {
+    let url = vhost().await;
+    let celeriac = program(&url, row(2).with_prefetch(2)).await;
+    let gate = Gate::new();
+    let peer = Peer::connect(&url).await;
+    let body = format!(r#"[["{}", "acme"], {{}}, {{}}]"#, gate.name);
+    for id in ["one", "two"] {
+        peer.send(&name("spread", 3), python(notes_its_start::Task::NAME, id), body.as_bytes()).await;
+    }
+    gate.entered(2).await;
+    gate.open();
+    until_status(&celeriac, "spread", |queue| queue.done == 2).await;
     celeriac.shutdown().await.unwrap();
 }

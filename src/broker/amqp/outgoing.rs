@@ -16,7 +16,7 @@ use crate::core::text::{self, shortened};
 use crate::protocol::{self, WireMessage};
 use crate::rabbitmq::frame_guard::{self, FRAME, MAX_DEPTH};
 use crate::task::clock::now;
-use crate::task::{Arguments, Message, RUN_ONCE_HEADER, TaskId};
+use crate::task::{Arguments, HandedOver, Message, RUN_ONCE_HEADER, TaskId};
 
 /// A message that is due sooner than this is not delayed by RabbitMQ; it waits with the consumer.
 pub(super) const SOON: Duration = Duration::from_secs(1);
@@ -66,14 +66,17 @@ pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage,
 }
 
 /// As [`task`], of a call, whose sender may have said that RabbitMQ need not confirm it. A message that something else waits for
-/// is confirmed whatever its sender says: a step of a canvas, a serial task, a call with a unique window, and one that its
-/// publisher sends again until it is confirmed.
+/// is confirmed whatever its sender says: a step of a canvas, a serial task, a call with a unique window or with a permit that
+/// was handed over to it, and one that its publisher sends again until it is confirmed.
 pub(super) fn call(message: &Message, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
-    let is_waited_for = message.is_in_canvas()
-        || message.serial.is_some()
-        || message.unique.is_some()
-        || message.headers.0.contains_key(RUN_ONCE_HEADER);
-    let confirm = message.headers.confirm() || is_waited_for;
+    let is_waited_for = || {
+        message.is_in_canvas()
+            || message.serial.is_some()
+            || message.unique.is_some()
+            || message.headers.0.contains_key(RUN_ONCE_HEADER)
+            || HandedOver::of(message).is_some()
+    };
+    let confirm = message.headers.confirm() || is_waited_for();
     Ok(OutgoingMessage { confirm, ..task(message, now)? })
 }
 
@@ -464,6 +467,10 @@ mod tests {
         assert!(!confirms(&message));
         let unique = Unique::new(UniqueKey::new("t", "k"), Duration::from_secs(60));
         assert!(confirms(&Message { unique: Some(Box::new(unique)), ..message.clone() }));
+        let mut with_permit = message.clone();
+        let permit = r#"{"wants":[],"holder":"h","within":{"secs":600,"nanos":0}}"#;
+        with_permit.headers.0.insert("celeriac_permit".to_owned(), permit.into());
+        assert!(confirms(&with_permit), "nobody else has the permit until its task comes");
         message.headers.0.insert(RUN_ONCE_HEADER.to_owned(), true.into());
         assert!(confirms(&message));
     }

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use parking_lot::Mutex;
@@ -52,7 +54,8 @@ impl Partitions {
             self.count(queue.to_owned(), partitions);
         }
         // The order of a serial key is kept by its lane. What is let in all the same stays in order here as well.
-        Some(lengths.choose(tenant, message.serial.is_some()))
+        let key = message.serial.as_deref().map(|serial| serial.lane.key());
+        Some(lengths.choose(tenant, key))
     }
 
     /// Has RabbitMQ say how long the partitions of a queue are.
@@ -68,19 +71,25 @@ impl Partitions {
     }
 }
 
-/// The lengths of the partitions of a queue. Those behind one that RabbitMQ does not say are missing.
+/// The lengths of the partitions of a queue; `None` where RabbitMQ does not say it.
 async fn ask(topology: &Topology, queue: &str, partitions: u8) -> Vec<Option<u64>> {
-    let mut counts = Vec::new();
-    // A question for a queue that is not there would close the channel.
-    if !topology.knows(queue) {
-        return counts;
+    // A question for a queue that is not there would close the channel, and who only sends to partitions has perhaps declared
+    // none but those.
+    if topology.declare(queue).await.is_err() {
+        return Vec::new();
     }
-    let Ok(channel) = topology.channel().await else { return counts };
+    let Ok(channel) = topology.channel().await else { return Vec::new() };
+    let names: Vec<String> = (0..partitions).map(|index| partition::name(queue, index)).collect();
+    ready(&channel, &names).await
+}
+
+/// The numbers of ready messages in these queues, after everything that was sent on this channel; `None` where RabbitMQ does
+/// not say it. All are asked for together, so that many queues take as long as one. A queue that is not there costs the channel.
+pub(super) async fn ready(channel: &Channel, queues: &[String]) -> Vec<Option<u64>> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    for index in 0..partitions {
-        let Ok(name) = short(&partition::name(queue, index)) else { break };
-        let Ok(counted) = channel.queue_declare(name, passive, FieldTable::default()).await else { break };
-        counts.push(Some(counted.message_count().into()));
-    }
-    counts
+    let asked = queues.iter().map(|queue| async move {
+        let declared = channel.queue_declare(short(queue).ok()?, passive, FieldTable::default()).await;
+        Some(u64::from(declared.ok()?.message_count()))
+    });
+    join_all(asked).await
 }

@@ -2,8 +2,8 @@
 //!
 //! Messages to one queue share a channel, so that they keep their order. Different queues are spread over [`CONFIRMING`]
 //! channels: a channel is a process of its own in RabbitMQ, and a message that RabbitMQ refuses by closing its channel then
-//! disturbs fewer others. On one more channel RabbitMQ confirms nothing. A channel is opened when it is first needed, and
-//! again when it is gone.
+//! disturbs fewer others. On one more channel, that of all queues, RabbitMQ confirms nothing; the messages there keep their
+//! order among themselves only. A channel is opened when it is first needed, and again when it is gone.
 
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -14,7 +14,7 @@
 //! A call may say that RabbitMQ need not confirm it. Its message is then published once it is written to the connection, and
 //! what becomes of it is not known. Where something has to be declared or opened first, it is confirmed all the same.
 //!
-//! The way of a message. As long as nothing fails, publishes to one queue keep the order in which they begin:
+//! The way of a message. As long as nothing fails, confirmed publishes to one queue keep the order in which they begin:
 //! ```text
 //! publish_at_once --- declared, channel open, nobody at the gate ---> put in line ---> confirmed?
 //!       |                                                                 ^               | no

@@ -12,6 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::options::{
     BasicGetOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     QueuePurgeOptions,
@@ -544,12 +545,12 @@ impl Topology {
 
     /// The number of ready messages in a queue and its partitions, or `None` if there is no queue of this name.
     pub(super) async fn waiting_in_all(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
-        let mut all = self.waiting(&short(queue)?).await?;
-        for partition in self.options.partition_names(queue) {
-            let waiting = self.waiting(&short(&partition)?).await?;
-            all = all.map(|all| all.saturating_add(waiting.unwrap_or_default()));
-        }
-        Ok(all)
+        let Some(own) = self.waiting(&short(queue)?).await? else { return Ok(None) };
+        let partitions = self.options.partition_names(queue);
+        let waiting =
+            partitions.iter().map(|partition| async move { self.waiting(&short(partition)?).await });
+        let waiting = try_join_all(waiting).await?;
+        Ok(Some(waiting.into_iter().flatten().fold(own, u64::saturating_add)))
     }
 
     /// Deletes the ready messages of a queue, and says how many there were; `None`: there is no queue of this name.

@@ -46,9 +46,15 @@ mod tests {
     use serde_json::json;
 
     use super::super::tests::dispatcher;
-    use super::super::{ParentTask, read_options, write_options};
+    use super::super::{Call, ParentTask, read_options, write_options};
     use super::*;
+    use crate::task::registry::Registry;
     use crate::task::{PROPERTIES, TaskOptions, Workflow};
+
+    #[crate::task(name = "delivery.beacon", confirm = false)]
+    fn beacon(n: u64) {
+        let _ = n;
+    }
 
     fn call(properties: &[(&str, &str)]) -> NewTask {
         let mut call = NewTask::new("t", TaskOptions::default());
@@ -94,6 +100,28 @@ mod tests {
         assert_eq!((says(true), says(false)), (None, Some(json!({"confirm": false}))));
     }
 
+    /// Not only those by which something goes on: the last step of a chain is alone, and the chain ends without it.
+    #[test]
+    fn a_step_of_a_canvas_is_confirmed_whatever_its_task_says() {
+        let step = || Call {
+            task: "delivery.beacon".into(),
+            args: vec![1.into()],
+            kwargs: Default::default(),
+            options: Default::default(),
+            callbacks: Vec::new(),
+            errbacks: Vec::new(),
+            chain: Vec::new(),
+            chord: None,
+        };
+        let dispatcher = Dispatcher { registry: Registry::discover().unwrap(), ..dispatcher() };
+        let says = |message: &crate::task::Message| message.headers.0.get(PROPERTIES).cloned();
+        let alone = NewTask::new("delivery.beacon", dispatcher.registry.options("delivery.beacon").unwrap());
+        assert_eq!(says(&dispatcher.message(alone).unwrap()), Some(json!({"confirm": false})));
+        let last = dispatcher.next(step(), &ParentTask::default());
+        assert_eq!((last.is_in_canvas(), says(&last)), (false, None));
+        assert_eq!(says(&dispatcher.first(step(), &ParentTask::default()).unwrap()), None);
+    }
+
     #[test]
     fn a_call_becomes_a_step_and_a_message_with_all_that_it_says() {
         let all = [("exchange", "x"), ("routing_key", "k"), ("compression", "gzip"), ("shadow", "nick")];
@@ -118,7 +146,7 @@ mod tests {
         let again = crate::protocol::decode(&wire, &arrival).unwrap();
         assert_eq!((again.arguments.args.as_str(), again.headers.0.len()), ("[1]", 0));
         // Without a key, a step of Python's goes to its queue.
-        let alone = super::super::Call {
+        let alone = Call {
             task: "t".into(),
             args: Vec::new(),
             kwargs: Default::default(),

@@ -63,6 +63,7 @@ impl QueueConsumer {
             }
         }
         self.hand_over(deliveries);
+        self.note_cancellations(ends.iter().map(|(consumer, _)| *consumer));
         for (consumer, error) in ends {
             self.ended(consumer, error);
         }

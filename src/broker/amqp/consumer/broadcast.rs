@@ -4,11 +4,13 @@
 //! So a task that is to run again waits here, and takes no place of the prefetch. It has no dead letter: there is no
 //! queue to which that could go back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::types::ShortString;
 
+use super::in_flight::{DeliveryLocation, InFlight};
 use super::settlement::answer;
 use super::{Done, QueueConsumer};
 use crate::broker::BrokerError;
@@ -95,13 +97,20 @@ impl QueueConsumer {
         self.make_room();
     }
 
-    /// Forgets the deliveries that wait here and simply come again, now that the channel is lost. Those of a broadcast
-    /// may not.
-    pub(super) fn forget_early(&mut self) {
+    /// Forgets the deliveries of this source, or of all, that wait here and simply come again, now that the channel is lost.
+    /// Those that are gone do not, and those of a broadcast may not.
+    pub(super) fn forget_early(&mut self, source: Option<usize>) {
         if self.own_queue.is_some() {
             return;
         }
-        for (_, tag) in std::mem::take(&mut self.early) {
+        let comes_again = |h: &InFlight| {
+            h.place != DeliveryLocation::Gone && source.is_none_or(|source| h.source == source)
+        };
+        let early = std::mem::take(&mut self.early);
+        let (forgotten, kept): (BTreeSet<_>, BTreeSet<_>) =
+            early.into_iter().partition(|(_, tag)| self.in_flight.get(tag).is_none_or(comes_again));
+        self.early = kept;
+        for (_, tag) in forgotten {
             self.let_go(tag);
         }
     }

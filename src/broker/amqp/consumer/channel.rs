@@ -9,13 +9,14 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    ConfirmSelectOptions,
 };
 use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout};
 
 use super::super::acks::{AckWindow, Acks};
 use super::super::link::{LinkState, LiveConnection, ReconnectPause};
+use super::super::partitions::ready;
 use super::super::prefetch::Change;
 use super::super::topology::{NOT_FOUND, broken, short};
 use super::deletion::QueueDoubt;
@@ -85,14 +86,8 @@ impl Flow {
 
     /// Asks how many messages RabbitMQ has ready in these queues, after everything that was sent on this channel.
     pub(super) async fn ready(&self, queues: &[String]) -> Option<u64> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let mut ready = 0_u64;
-        for queue in queues {
-            let declared = self.channel.queue_declare(short(queue).ok()?, passive, FieldTable::default());
-            let queue = timeout(PATIENCE, declared).await.ok()?.ok()?;
-            ready = ready.saturating_add(queue.message_count().into());
-        }
-        Some(ready)
+        let ready = timeout(PATIENCE, ready(&self.channel, queues)).await.ok()?;
+        ready.into_iter().try_fold(0_u64, |all, ready| Some(all.saturating_add(ready?)))
     }
 
     /// Closes the channel. When RabbitMQ has answered, it has also received the acknowledgements before the close.
@@ -131,7 +126,9 @@ impl QueueConsumer {
         {
             return;
         }
-        self.retry_at = None;
+        if self.retry_at.take().is_some() {
+            self.look_again().await;
+        }
         let link = Arc::clone(&self.shared.link);
         match timeout(PATIENCE, link.during(self.follow_ration(&up))).await {
             Ok(Ok(())) => self.pause = ReconnectPause::default(),
@@ -221,16 +218,14 @@ impl QueueConsumer {
                 self.lose("the channel of the deliveries in the guard queue is closed");
             }
         } else if gone {
-            if error.as_ref().and_then(code) == Some(NOT_FOUND) {
-                self.doubt = Some(QueueDoubt::Cancelled);
-                self.cancelled.insert(self.plan.source_of(consumer));
+            if let Some(error) = error.as_ref().filter(|error| code(error) == Some(NOT_FOUND)) {
+                self.note_missing(&error.to_string());
             }
             let why = error.map_or_else(|| "the channel is closed".to_owned(), |error| error.to_string());
             self.lose(&why);
         } else if self.plan.is_live(consumer) {
             // RabbitMQ has cancelled the consumer: the queue was deleted, or has moved to another node.
-            self.doubt = Some(QueueDoubt::Cancelled);
-            self.cancelled.insert(self.plan.source_of(consumer));
+            self.note_cancelled(self.plan.source_of(consumer));
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }
@@ -259,7 +254,7 @@ impl QueueConsumer {
         self.doubt = self.doubt.max(Some(QueueDoubt::Away));
         // A delivery that was not handed to a consumer simply comes again, unless its queue was deleted.
         if self.doubt == Some(QueueDoubt::Away) {
-            self.forget_early();
+            self.forget_early(None);
         }
         let tags: Vec<u64> = self.in_flight.keys().copied().collect();
         for tag in tags {

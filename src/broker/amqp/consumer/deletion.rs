@@ -8,12 +8,15 @@
 //! A line that has lost its connection hears of no cancellation. It looks before it declares the queue itself, and takes its
 //! deliveries for gone only if there is no queue. If somebody else has made the queue anew by then, nobody can know, and
 //! what follows from those runs is not published.
+//!
+//! A line of several queues gives up the channel of all when one of them is deleted, and is not told if another one is deleted
+//! after that. So it looks for all of them once more before it declares them.
 
 use tokio::time::timeout;
 
 use super::super::topology::short;
 use super::QueueConsumer;
-use super::channel::PATIENCE;
+use super::channel::{KEEPER, PATIENCE};
 
 /// Why a line does not know whether its queue is still the one from which it took its deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +48,42 @@ impl QueueConsumer {
         }
     }
 
+    /// Looks once more, after the pause, whether all queues of the line are still there.
+    pub(super) async fn look_again(&mut self) {
+        if self.flow.is_none() && !self.partitions.is_empty() {
+            self.doubt = self.doubt.max(Some(QueueDoubt::Away));
+            self.look_for_queue().await;
+        }
+    }
+
+    /// Notes which of these consumers RabbitMQ has cancelled, all before the first of them costs the channel.
+    pub(super) fn note_cancellations(&mut self, ended: impl Iterator<Item = u64>) {
+        if !self.flow.as_ref().is_some_and(|flow| flow.channel.status().connected()) {
+            return;
+        }
+        for consumer in ended.filter(|consumer| *consumer != KEEPER) {
+            if self.plan.is_live(consumer) {
+                self.note_cancelled(self.plan.source_of(consumer));
+            }
+        }
+    }
+
+    /// Notes that RabbitMQ has closed the channel and said in these words that there is no such queue. All consumers of the
+    /// channel end by that, so it is the words that say which of the line's queues is meant.
+    pub(super) fn note_missing(&mut self, words: &str) {
+        let is_named = |name: &str| words.contains(&format!("queue '{name}'"));
+        let named = if self.partitions.is_empty() { Some(0) } else { self.sources().position(is_named) };
+        if let Some(source) = named {
+            self.note_cancelled(source);
+        }
+    }
+
+    /// Notes that RabbitMQ has cancelled the consumer of this source, or has said that it is not there.
+    pub(super) fn note_cancelled(&mut self, source: usize) {
+        self.doubt = Some(QueueDoubt::Cancelled);
+        self.cancelled.insert(source);
+    }
+
     /// Looks for the queue of this name from which the line takes. `false`: there is no connection any more.
     async fn look_for_source(&mut self, source: usize, name: &str, doubt: QueueDoubt) -> bool {
         let Ok(short_name) = short(name) else { return true };
@@ -53,10 +92,9 @@ impl QueueConsumer {
             Ok(Ok(Some(_))) if doubt == QueueDoubt::Cancelled => {
                 self.deleted(source, name, doubt, "somebody has made it anew");
             }
-            Ok(Ok(Some(_))) => {}
             Ok(Err(_)) | Err(_) if !self.shared.link.is_up() => return false,
-            // The queue is there, and its node is away: what it has comes again.
-            Ok(Err(_)) | Err(_) => self.forget_early(),
+            // The queue is there, and perhaps its node is away: what it has comes again, and perhaps to another process.
+            Ok(Ok(Some(_)) | Err(_)) | Err(_) => self.forget_early(Some(source)),
         }
         true
     }

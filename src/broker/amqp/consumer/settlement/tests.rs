@@ -173,3 +173,37 @@ async fn what_is_given_back_before_it_is_known_whether_its_queue_is_gone_is_kept
         assert_eq!(line.in_flight.get(&tag).is_some_and(|held| held.posting), is_kept, "{doubt:?}");
     }
 }
+
+/// One of the queues that the line takes from was deleted, and another one is still there.
+#[tokio::test]
+async fn what_waits_here_and_comes_again_is_forgotten_and_what_is_gone_is_not() {
+    let place = DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 };
+    let (mut line, gone, _) = consumer(place).await;
+    let message = Message { id: "b".into(), ..Message::clone(&line.in_flight[&gone].message) };
+    let comes_again = line.hold(InFlight::new(message, place, false));
+    line.in_flight.get_mut(&comes_again).unwrap().source = 1;
+    for tag in [gone, comes_again] {
+        line.early.insert((now(), tag));
+        line.lost(tag);
+    }
+    line.all_gone(0);
+    line.forget_early(Some(1));
+    assert!(!line.in_flight.contains_key(&comes_again), "it would run here, and where it comes again");
+    line.forget_early(None);
+    assert!(line.in_flight.contains_key(&gone), "it comes nowhere again");
+    assert_eq!(line.early.iter().map(|(_, tag)| *tag).collect::<Vec<_>>(), [gone]);
+}
+
+/// All consumers of a channel end with its error, and the first of them need not be that of the queue that is missing.
+#[tokio::test]
+async fn what_rabbitmq_says_of_one_partition_is_not_believed_of_another_one() {
+    let (mut line, _, _) = consumer(DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 }).await;
+    line.partitions = vec!["q.0".to_owned(), "q.1".to_owned()];
+    line.note_missing("NOT_FOUND - no exchange 'x' in vhost '/'");
+    assert_eq!((line.doubt, line.cancelled.len()), (None, 0));
+    line.note_missing("NOT_FOUND - no queue 'q.1' in vhost '/'");
+    assert_eq!(line.doubt, Some(QueueDoubt::Cancelled));
+    assert_eq!(line.cancelled.iter().copied().collect::<Vec<_>>(), [2]);
+    line.note_missing("NOT_FOUND - no queue 'q' in vhost '/'");
+    assert_eq!(line.cancelled.iter().copied().collect::<Vec<_>>(), [0, 2]);
+}
