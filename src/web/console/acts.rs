@@ -224,15 +224,8 @@ impl OperatorAct {
             }
             Self::SetBrake(form) => ActSubject::of(form.rule().queue.clone(), form.tenant()),
             Self::ReleaseBrake { id } => {
-                let brakes = console.celeriac.brakes().list().await?;
-                let unknown = || {
-                    let shown = words::line(id, 80);
-                    ConsoleProblem::unknown(format!(
-                        "There is no brake `{shown}`: it is over, or was taken away."
-                    ))
-                };
-                let brake = brakes.iter().find(|brake| brake.id == *id).ok_or_else(unknown)?;
-                ActSubject::of(brake.rule.queue.clone(), brake_form::tenant_of(&brake.rule))
+                let rule = bulk_acts::brake(console, id).await?.rule;
+                ActSubject::of(rule.queue.clone(), brake_form::tenant_of(&rule))
             }
             Self::PauseTenant { tenant, .. }
             | Self::ReleaseTenant { tenant }
@@ -356,6 +349,7 @@ impl OperatorAct {
                 Ok("it fires at its next time; what it missed is not made up for".to_owned())
             }
             Self::SetBrake(form) => {
+                bulk_acts::check_brake(console, request, form.rule()).await?;
                 if let BrakeAction::Divert { divert_to } = form.action() {
                     console.permit(request, Permission::Brake, Some(divert_to)).await?;
                 }
@@ -363,11 +357,14 @@ impl OperatorAct {
                 Ok(format!("{brake} is set, {}; what runs goes on", reach(celeriac.brakes().scope())))
             }
             Self::ReleaseBrake { id } => {
+                let rule = bulk_acts::brake(console, id).await?.rule;
+                bulk_acts::check_brake(console, request, &rule).await?;
                 let brake = celeriac.brakes().remove(id).await?;
                 let outcome = if brake.is_some() { "what it has held starts" } else { "it was gone already" };
                 Ok(outcome.to_owned())
             }
             Self::PauseTenant { tenant, lasts } => {
+                bulk_acts::check_tenant(console, request, tenant).await?;
                 let until = now() + *lasts;
                 celeriac.brakes().set(brake_form::tenant_brake(tenant, until)).await?;
                 let holds = reach(celeriac.brakes().scope());
@@ -377,6 +374,7 @@ impl OperatorAct {
                 ))
             }
             Self::ReleaseTenant { tenant } => {
+                bulk_acts::check_tenant(console, request, tenant).await?;
                 let brake = celeriac.brakes().remove(&brake_form::tenant_brake_id(tenant)).await?;
                 let outcome =
                     if brake.is_some() { "its tasks start in their turn" } else { "it was not paused here" };

@@ -15,6 +15,7 @@ use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::board::FRESH;
 use crate::web::console::brake_form::{ACTIONS, BrakeForm, FIELDS, SURE, tenant_of};
+use crate::web::console::bulk_acts::BulkReach;
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
@@ -134,6 +135,14 @@ fn may_set(visit: &ConsoleVisit) -> bool {
     may(None) || visit.viewer.queues().any(|queue| may(Some(queue)))
 }
 
+/// Whether the viewer may brake a queue; `None`: every queue.
+fn may_brake(visit: &ConsoleVisit, queue: Option<&str>) -> bool {
+    match queue {
+        Some(_) => visit.viewer.may(Permission::Brake, queue),
+        None => visit.viewer.may_everywhere(Permission::Brake),
+    }
+}
+
 /// Whether a brake is shown: one of a queue to those who see it, or the tenant that it is about; any other to those who see all.
 async fn is_seen(visit: &ConsoleVisit, brake: &Brake) -> bool {
     let tenant = tenant_of(&brake.rule);
@@ -199,7 +208,10 @@ async fn require(
             visit.ask_of_tenants(&[Permission::Brake], [(queue.as_str(), tenant)]).await;
             visit.viewer.may_with(Permission::Brake, queue, tenant)
         }
-        (None, _) => visit.viewer.may(Permission::Brake, None),
+        (None, tenant) if visit.viewer.may(Permission::Brake, None) => {
+            return BulkReach::everywhere(tenant).check(visit, Permission::Brake).await;
+        }
+        (None, _) => false,
     };
     if may { Ok(()) } else { Err(NotAllowed::Denied(Permission::Brake, queue).into()) }
 }
@@ -218,7 +230,7 @@ fn table(visit: &ConsoleVisit, lines: &[BrakeLine<'_>]) -> Markup {
     let count = |id: &str| ScreenAddress::of(PageName::Brakes).with(COUNT, id);
     let rows = html! {
         @for line in lines {
-            @let may = visit.viewer.may(Permission::Brake, line.rule.queue.as_deref());
+            @let may = may_brake(visit, line.rule.queue.as_deref());
             tr data-key=(line.id) {
                 th scope="row" {
                     span class="name" { (parts::mark(Mark::Held, "in force")) (words::line(&line.rule.to_string(), 160)) }
@@ -344,7 +356,7 @@ fn form(visit: &ConsoleVisit) -> Markup {
     let may = |name: &str| visit.viewer.may(Permission::Brake, Some(name));
     let named = catalogue.queues.iter().map(|row| row.name.as_str()).filter(|name| may(name));
     let named: Vec<(&str, &str)> = named.map(|name| (name, name)).collect();
-    let any = visit.viewer.may(Permission::Brake, None).then_some(("", "any queue"));
+    let any = may_brake(visit, None).then_some(("", "any queue"));
     let queues: Vec<(&str, &str)> = any.into_iter().chain(named.iter().copied()).collect();
     let targets: Vec<(&str, &str)> = [("", "–")].into_iter().chain(named).collect();
     html! {
@@ -361,7 +373,7 @@ fn form(visit: &ConsoleVisit) -> Markup {
                         (parts::field("b-argument", "Argument", "its name, or its position from 0", &text("argument")))
                         (parts::field("b-matches", "matches", "a regular expression, from the beginning", &text("matches")))
                     }
-                    @if visit.viewer.may(Permission::Brake, None) {
+                    @if may_brake(visit, None) {
                         p { label class="check" { input type="checkbox" name="all" value="1" checked[get("all").is_some()]; "every task: then leave the conditions empty" } }
                     }
                 }

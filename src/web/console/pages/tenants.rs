@@ -142,7 +142,7 @@ fn list(visit: &ConsoleVisit, lines: &[TenantLine]) -> Markup {
         ("Weight", true),
         ("", true),
     ];
-    let may_brake = visit.viewer.may(Permission::Brake, None);
+    let may_brake = visit.viewer.may_everywhere(Permission::Brake);
     let rows = html! { @for line in lines { (row(visit, line, may_brake)) } };
     let caption = "Those with the most runs first, then those that ran longest within the last hour. A pause is a brake; it leaves alone what runs.";
     let table = parts::table("tenants", &columns, &rows, caption);
@@ -277,7 +277,7 @@ fn head(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
         @if let Some(until) = line.paused_until { " until " (parts::time(until)) }
         @if line.ready > 0 { "; " (words::counted(line.ready, "task of it is", "tasks of it are")) " ready" } "."
     };
-    let acts = visit.viewer.may(Permission::Brake, None).then(|| {
+    let acts = visit.viewer.may_everywhere(Permission::Brake).then(|| {
         let once = token::random();
         let fields = [("tenant", line.name.as_str()), (token::ONCE, once.as_str())];
         html! {
@@ -328,7 +328,7 @@ fn levers(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
                 }
             }))
         }
-        @if visit.viewer.may(Permission::Brake, None) {
+        @if visit.viewer.may_everywhere(Permission::Brake) {
             p class="small" { a href=(visit.href(&brake)) { "Hold back some of its tasks only, by a brake" } }
         }
     }
