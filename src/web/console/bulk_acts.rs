@@ -50,6 +50,8 @@ impl BulkForm {
             Some(_) => Timestamp::from_micros(fields.number("until")?),
             None => now(),
         };
+        // Nobody has counted what is still to come, and an act on it would have no end.
+        let then = then.min(now());
         Ok(Self { action, rule, to, then })
     }
 
@@ -226,4 +228,20 @@ pub(super) async fn bulk_act(
         let shown = words::line(id, 40);
         ConsoleProblem::unknown(format!("There is no bulk {} of the id `{shown}`.", action.as_str()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_is_about_nothing_that_comes_later() {
+        let read = |until: &str| {
+            let fields = [("task", "shop.*"), ("until", until)];
+            let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            BulkForm::read(BulkAction::Purge, &Fields::of(fields)).expect("a form").then
+        };
+        assert_eq!(read("5"), Timestamp::from_micros(5));
+        assert!(read(&u64::MAX.to_string()) <= now());
+    }
 }
