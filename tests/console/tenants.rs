@@ -8,7 +8,7 @@ use celeriac::{Celeriac, State};
 use serde_json::{Value, json};
 
 use super::kit::{LONG, act, data, done, failed, get, on_both, open, page, start};
-use super::tasks::{charge, export, fails};
+use super::tasks::{charge, export, fails, import};
 
 /// A console in which Acme may do everything with its own tasks, and nothing else.
 pub fn of_acme(celeriac: &Celeriac) -> Console {
@@ -260,6 +260,34 @@ async fn a_tenant_sees_its_own_tasks_and_nobody_elses() {
         done(&shared, &[("act", "pause_tenant"), ("tenant", "zoo"), ("back", "acts")]).await;
         let told = data(&console, "/acts", |_| true).await;
         assert!(told["acts"].as_array().unwrap().iter().all(|act| act["who"] == "acme"), "{told}");
+    })
+    .await;
+}
+
+/// Two tenants share a serial key, so one waits for the other.
+#[actix_web::test]
+async fn why_a_task_waits_names_no_task_of_another_tenant() {
+    on_both(|celeriac| async move {
+        let (console, client) = (of_acme(&celeriac), celeriac.client());
+        celeriac.pause("keyed").await.unwrap();
+        let send = async |id: &str, tenant: &str| {
+            import::s("shared".into()).id(id).tenant(tenant).send(client.clone()).await.unwrap()
+        };
+        let zoo = send("zoo-in", "zoo").await;
+        send("acme-next", "acme").await;
+        send("acme-last", "acme").await;
+        let told = |text: &'static str| move |told: &Value| told["why"].to_string().contains(text);
+        for path in ["/task?id=acme-next", "/task?id=acme-last"] {
+            data(&open(&celeriac), path, told("zoo-in")).await;
+            let own = data(&console, path, told("lane_busy")).await;
+            assert!(!own.to_string().contains("zoo"), "{path}: {own}");
+            let shown = page(&console, path, |body| body.contains("Why it waits")).await;
+            assert!(!shown.contains("zoo"), "{path}: {shown}");
+        }
+        zoo.revoke(false).await.unwrap();
+        // The one is in the lane now, so that the other one waits for a task of its own tenant.
+        let own = data(&console, "/task?id=acme-last", told("acme-next")).await;
+        assert_eq!(own["why"]["tenant"], json!("acme"), "{own}");
     })
     .await;
 }
