@@ -21,7 +21,7 @@ use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
-use crate::web::console::{parts, token, words};
+use crate::web::console::{Console, parts, token, words};
 
 /// The field by which a page says that its brake is to be tried dry.
 const TRY: &str = "try";
@@ -109,8 +109,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let next = (from + shown.len() < lines.len()).then(|| (from + shown.len()).to_string());
     let main = html! {
         (parts::headline(&html! { (sentence) }, &html! { (where_it_holds) " · what runs is left alone" }, None))
-        @if let Some((brake, found)) = &counted { (count_card(visit, brake, found)) }
-        @if let Some((form, found)) = &tried { (dry_card(visit, form, found)) }
+        @if let Some((brake, found)) = &counted { (count_card(visit, brake, found)) (hidden_note(&brake.rule)) }
+        @if let Some((form, found)) = &tried { (dry_card(visit, form, found)) (hidden_note(form.rule())) }
         @if lines.is_empty() {
             (parts::empty("Nothing is held back", &html! {
                 "A brake is a rule that pauses, slows, diverts or ends the tasks that match before they start, without a deploy. "
@@ -181,7 +181,7 @@ async fn counted<'a>(
         ConsoleProblem::unknown(format!("There is no brake `{shown}`: it is over, or was taken away."))
     })?;
     require(visit, brake.rule.queue.as_deref(), tenant_of(&brake.rule)).await?;
-    let found = visit.console.celeriac.brakes().dry_run(&brake.rule).await?;
+    let found = dry_run(&visit.console, &brake.rule).await?;
     Ok(Some((brake, found)))
 }
 
@@ -192,8 +192,18 @@ async fn tried(visit: &ConsoleVisit) -> Result<Option<(BrakeForm, DryRun)>, Cons
     }
     let form = BrakeForm::read(|name| visit.address.get(name))?;
     require(visit, form.rule().queue.as_deref(), form.tenant()).await?;
-    let found = visit.console.celeriac.brakes().dry_run(form.rule()).await?;
+    let found = dry_run(&visit.console, form.rule()).await?;
     Ok(Some((form, found)))
+}
+
+/// What a rule is about. By an argument only tasks are counted whose arguments this console shows: the number of others would tell
+/// what is hidden, letter by letter.
+async fn dry_run(console: &Console, rule: &BrakeRule) -> Result<DryRun, ControlError> {
+    let brakes = console.celeriac.brakes();
+    match rule.argument {
+        Some(_) => brakes.dry_run_of(rule, console.shows_arguments()).await,
+        None => brakes.dry_run(rule).await,
+    }
 }
 
 /// Whether the viewer may brake these tasks, and so learn how many there are.
@@ -296,6 +306,15 @@ fn dry_card(visit: &ConsoleVisit, form: &BrakeForm, found: &DryRun) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Says which tasks are not among the numbers of a dry run.
+fn hidden_note(rule: &BrakeRule) -> Markup {
+    html! {
+        @if rule.argument.is_some() {
+            (parts::note("", &html! { "Tasks whose arguments are hidden are not counted, and the brake holds those of them that match." }))
         }
     }
 }
