@@ -7,7 +7,7 @@ use celeriac::web::{Console, Permission};
 use celeriac::{Celeriac, State};
 use serde_json::{Value, json};
 
-use super::kit::{LONG, act, data, done, failed, get, on_both, open, page, start};
+use super::kit::{LONG, act, data, done, embedded, failed, get, on_both, open, page, start};
 use super::tasks::{charge, export, fails, import};
 
 /// A console in which Acme may do everything with its own tasks, and nothing else.
@@ -290,4 +290,31 @@ async fn why_a_task_waits_names_no_task_of_another_tenant() {
         assert_eq!(own["why"]["tenant"], json!("acme"), "{own}");
     })
     .await;
+}
+
+/// A failed task without a record is kept longer than its id is taken.
+#[actix_web::test]
+async fn who_takes_the_id_of_a_failed_task_does_not_get_that_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let celeriac = embedded(dir.path()).await;
+    let (everybody, acme, client) = (open(&celeriac), of_acme(&celeriac), celeriac.client());
+    let lost = fails::s("down".into()).id("taken").tenant("zoo").ignore_result(true);
+    lost.send(client.clone()).await.unwrap();
+    data(&everybody, "/failed", |told| told["tasks"].as_array().unwrap().len() == 1).await;
+    celeriac.pause("mail").await.unwrap();
+    export::s("acme".into(), 1).id("taken").send(client.clone()).await.unwrap();
+    data(&acme, "/task?id=taken", |told| told["tenant"] == json!("acme")).await;
+    for fields in [
+        &[("act", "delete"), ("id", "taken")][..],
+        &[("act", "retry"), ("id", "taken")],
+        &[("act", "edit"), ("id", "taken"), ("args", "[\"acme\"]"), ("kwargs", "{}")],
+    ] {
+        let refused = act(&acme, fields).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{fields:?}: {}", refused.body);
+    }
+    let told = data(&everybody, "/failed", |told| !told["tasks"].as_array().unwrap().is_empty()).await;
+    assert_eq!((&told["tasks"][0]["id"], &told["tasks"][0]["tenant"]), (&json!("taken"), &json!("zoo")));
+    let shown = done(&everybody, &[("act", "delete"), ("id", "taken"), ("back", "failed")]).await;
+    assert!(shown.contains("1 task is deleted"), "{shown}");
+    celeriac.shutdown().await.unwrap();
 }

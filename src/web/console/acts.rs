@@ -289,9 +289,12 @@ impl OperatorAct {
                     if was_there { "it is revoked" } else { "there was nothing to revoke: it was over" };
                 Ok(outcome.to_owned())
             }
-            Self::Retry { id } => retried(&celeriac.retry_failed(&one(id)).await?),
+            Self::Retry { id } => {
+                task_facts::failed_of(console, request, self.permission(), id).await?;
+                retried(&celeriac.retry_failed(&one(id)).await?)
+            }
             Self::Edit { id, arguments } => {
-                let kept = celeriac.failed_tasks(&one(id), 1).await?;
+                let kept = task_facts::failed_of(console, request, self.permission(), id).await?;
                 for task in &kept {
                     if console.hides(&task.message) {
                         return Err(ConsoleProblem::denied(
@@ -306,7 +309,10 @@ impl OperatorAct {
                 let edit = TaskEdit::arguments(arguments.clone());
                 retried(&celeriac.edit_and_retry_failed(&one(id), edit).await?)
             }
-            Self::Delete { id } => Ok(deleted(celeriac.delete_failed(&one(id)).await?.len())),
+            Self::Delete { id } => {
+                task_facts::failed_of(console, request, self.permission(), id).await?;
+                Ok(deleted(celeriac.delete_failed(&one(id)).await?.len()))
+            }
             Self::RetryAll { chosen } => {
                 let meant = self.meant(console, request, chosen).await?;
                 retried(&celeriac.retry_failed(&meant).await?)
