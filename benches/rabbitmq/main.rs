@@ -159,7 +159,8 @@ async fn with_events(place: &Place, own: &Letter, table: &mut Table) {
     let cpu = format!("{} / {}", off.cpu.show(micros), on.cpu.show(micros));
     let verdict = goal(ratio.median() >= 0.9, &percent(0.9));
     let name = place.queue_type.as_str().to_owned();
-    table.row(vec![name, plain, told, ratio.show(percent), verdict, cpu, read.to_string()]);
+    let of_all = format!("{read} of {}", filling() * EVENTS_OF_A_TASK);
+    table.row(vec![name, plain, told, ratio.show(percent), verdict, cpu, of_all]);
 }
 
 #[tokio::main]

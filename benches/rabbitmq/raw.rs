@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use celeriac::broker::amqp::QueueType;
 use futures_util::StreamExt;
@@ -261,10 +261,16 @@ impl EventReader {
         Self { connection, read }
     }
 
-    /// Waits until so many task events were read, and returns the number.
-    pub async fn stop(self, at_least: u64) -> u64 {
-        while self.read.load(Ordering::Acquire) < at_least {
-            tokio::task::yield_now().await;
+    /// Waits until so many task events were read, or none came for a second, and returns the number: events that come faster
+    /// than RabbitMQ takes them are dropped.
+    pub async fn stop(self, all: u64) -> u64 {
+        let (mut before, mut since) = (0, Instant::now());
+        while before < all && since.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let read = self.read.load(Ordering::Acquire);
+            if read > before {
+                (before, since) = (read, Instant::now());
+            }
         }
         let _ = self.connection.close(200, "OK".into()).await;
         self.read.load(Ordering::Acquire)

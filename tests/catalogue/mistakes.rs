@@ -73,7 +73,7 @@ celeriac.toml:19:11: "workers" in queue "email_queue" is 5_000_000; write at mos
 celeriac.toml:20:1: queue number 4 has no name; add name = "..."
 celeriac.toml:23:8: the name "" of a queue is empty; write at least one character
 celeriac.toml:25:8: the name "tab\there" of a queue contains the control character '\t'; remove it
-celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, max_workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast, min_workers, shared
+celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, max_workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast, min_workers, shared, partitions, demote_above, demote_to
 celeriac.toml:28:1: alias "mail" leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:29:1: alias "celery" has the name of a queue; rename the alias or remove it
 celeriac.toml:30:1: aliases run in a circle: "a" -> "b" -> "a"; let one of them lead to a queue
