@@ -164,11 +164,24 @@ impl BrakeHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot list tasks.
     pub async fn dry_run(&self, rule: &BrakeRule) -> Result<DryRun, ControlError> {
+        self.dry_run_of(rule, |_| true).await
+    }
+
+    /// As [`dry_run`](Self::dry_run), of the tasks that `is_counted` chooses.
+    ///
+    /// # Errors
+    /// As [`dry_run`](Self::dry_run).
+    pub(crate) async fn dry_run_of(
+        &self,
+        rule: &BrakeRule,
+        is_counted: impl Fn(&Message) -> bool + Send + Sync + 'static,
+    ) -> Result<DryRun, ControlError> {
         let rule = self.with_queue(rule.clone())?;
         let matcher = Arc::new(rule.compile()?);
         let params = self.celeriac.params();
         let wanted = Arc::clone(&matcher);
-        let is_meant = move |message: &Message| fits(&wanted, message, params(&message.task));
+        let is_meant =
+            move |message: &Message| fits(&wanted, message, params(&message.task)) && is_counted(message);
 
         let (running, missing) = self.celeriac.held_running().await;
         let ids: HashSet<TaskId> = running.iter().map(|message| message.id.clone()).collect();

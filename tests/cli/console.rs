@@ -111,6 +111,8 @@ async fn a_console_shows_a_store_to_whoever_has_its_address_and_lets_nobody_else
         assert!(!body.contains("letter"), "{path}: {body}");
     }
     let cookie = console.let_in();
+    let (_, port) = console.address.rsplit_once(':').expect("a port");
+    assert!(cookie.starts_with(&format!("Cookie: celeriac_session_{port}=")), "{cookie}");
     let (head, _) = console.get(&console.door, "");
     assert!(head.starts_with("HTTP/1.1 403"), "the address works once: {head}");
     let (head, body) = console.get("/console?format=json", &cookie);

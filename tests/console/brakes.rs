@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use celeriac::Celeriac;
 use celeriac::catalogue::{BrakeRow, Catalogue, Pool, QueueRow};
-use celeriac::core::brake::{BrakeAction, BrakeRule};
+use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use celeriac::web::{Console, Permission};
 use serde_json::{Value, json};
 
@@ -192,5 +192,42 @@ async fn who_may_brake_one_queue_brakes_no_other() {
     let is_done = |act: &&Value| act["is_done"] == json!(true);
     assert_eq!(told["acts"].as_array().unwrap().iter().filter(is_done).count(), 2);
     assert_eq!(told["acts"].as_array().unwrap().len(), 5);
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A brake of no queue holds the tasks of every queue, so who may not brake one of them sets none, and takes none away.
+#[actix_web::test]
+async fn a_brake_of_no_queue_needs_the_permission_for_every_queue() {
+    let celeriac = start().await;
+    let everybody = open(&celeriac);
+    let bola = Console::new(&celeriac)
+        .authorize(|_, check| (check.queue.as_deref() != Some("slow")).then_some("bola"));
+    let refused = async |fields: &[(&str, &str)]| {
+        let answer = act(&bola, fields).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{fields:?}: {}", answer.body);
+        assert!(answer.body.contains("choose a queue"), "{fields:?}: {}", answer.body);
+    };
+    refused(&[("act", "set_brake"), ("action", "expire"), ("tenant", "*"), ("sure", "1")]).await;
+    refused(&[("act", "set_brake"), ("action", "expire"), ("task", "shop.*")]).await;
+    refused(&[("act", "set_brake"), ("action", "pause"), ("tenant", "acme")]).await;
+    refused(&[("act", "pause_tenant"), ("tenant", "acme")]).await;
+    assert_eq!(ids(&celeriac).await, [""; 0]);
+    // Nor does that one learn how many tasks wait in the other queue.
+    for path in ["/brakes?try=1&action=pause&task=shop.*", "/brakes?try=1&action=pause&tenant=acme"] {
+        assert_eq!(get(&bola, path).await.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let every = Brake::new(BrakeRule::new().task("shop.*"), BrakeAction::Pause).id("every");
+    celeriac.brakes().set(every).await.unwrap();
+    done(&everybody, &[("act", "pause_tenant"), ("tenant", "acme"), ("back", "acts")]).await;
+    refused(&[("act", "release_brake"), ("id", "every")]).await;
+    refused(&[("act", "release_tenant"), ("tenant", "acme")]).await;
+    assert_eq!(ids(&celeriac).await.len(), 2);
+    celeriac.pause("mail").await.unwrap();
+    export::s("acme".into(), 1).send(celeriac.client()).await.unwrap();
+    let shown = page(&bola, "/tenants", |body| body.contains("acme")).await;
+    assert!(!shown.contains("Pause for") && !shown.contains(">Undo<"), "{shown}");
+    let own = [("act", "set_brake"), ("action", "pause"), ("queue", "mail"), ("back", "brakes")];
+    done(&bola, &own).await;
+    done(&everybody, &[("act", "release_brake"), ("id", "every"), ("back", "brakes")]).await;
     celeriac.shutdown().await.unwrap();
 }

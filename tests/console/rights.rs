@@ -86,6 +86,10 @@ async fn what_is_hidden_is_not_found_by_what_it_is() {
         }
         let told = data(&console, "/confirm?act=delete_all&argument=hunter2", |_| true).await;
         assert_eq!(told["count"], json!(1));
+        for rule in ["argument=to&matches=hunter", "argument=0&matches=hunter2"] {
+            let told = data(&console, &format!("/brakes?try=1&action=pause&{rule}"), |_| true).await;
+            assert_eq!(told["dry_run"]["waiting"]["sample"], json!(["plain"]), "{rule}");
+        }
         // They are found by all else, and nobody puts others in the place of what he cannot see.
         assert_eq!(ids(&console, "/failed?task=shop.fails").await.len(), 2);
         let edit = [("act", "edit"), ("id", "secret-bad"), ("args", "[\"good\"]"), ("kwargs", "{}")];

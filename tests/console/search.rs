@@ -4,8 +4,9 @@ use celeriac::Celeriac;
 use celeriac::web::Console;
 use serde_json::{Value, json};
 
-use super::kit::{data, embedded, failed, on_both, open, page};
+use super::kit::{data, embedded, failed, get, on_both, open, page};
 use super::tasks::{form, mail};
+use super::tenants::of_acme;
 
 /// The ids of a list, sorted, and the argument by whose index it was found.
 async fn found(console: &Console, path: &str) -> (Vec<String>, Value) {
@@ -73,5 +74,34 @@ async fn failed_tasks_are_found_by_the_index() {
     // What an act on all of them is about is counted by a look through all, and shows some of them.
     let told = data(&console, "/confirm?act=delete_all&argument=form_id%3D17", |_| true).await;
     assert_eq!(told["count"], json!(2), "{told}");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A page of an index ends at a task of whoever, whose id is nobody's business who may not see it.
+#[actix_web::test]
+async fn the_next_page_of_a_tenants_list_tells_nothing_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let celeriac = embedded(dir.path()).await;
+    celeriac.pause("mail").await.unwrap();
+    let send = async |id: String, tenant: &str| {
+        form::s(17, "good".into()).id(id).tenant(tenant).send(celeriac.client()).await.unwrap();
+    };
+    send("acme-1".to_owned(), "acme").await;
+    for n in 0..60 {
+        send(format!("zoo-{n}"), "zoo").await;
+    }
+    let (everybody, acme) = (open(&celeriac), of_acme(&celeriac));
+    let path = "/tasks?argument=form_id%3D17";
+    let told = data(&everybody, path, |_| true).await;
+    let plain = told["tasks"]["next"].as_str().expect("more follow").to_owned();
+    let told = data(&acme, path, |_| true).await;
+    assert_eq!(told["tasks"]["tasks"].as_array().unwrap().len(), 1, "{told}");
+    let word = told["tasks"]["next"].as_str().expect("more follow").to_owned();
+    assert!(word != plain && word.starts_with('s') && word.len() == 33, "{word}");
+    assert_eq!(get(&acme, &format!("{path}&after={plain}")).await.status, 400);
+    let told = data(&acme, &format!("{path}&after={word}"), |_| true).await;
+    assert_eq!((&told["tasks"]["tasks"], &told["tasks"]["next"]), (&json!([]), &Value::Null));
+    let told = data(&everybody, &format!("{path}&after={plain}"), |_| true).await;
+    assert_eq!(told["tasks"]["tasks"].as_array().unwrap().len(), 11, "the place is the same");
     celeriac.shutdown().await.unwrap();
 }

@@ -15,6 +15,8 @@ pub(super) const PREFIX: &str = "bulk/";
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long after its end an act can be undone.
 const UNDO_FOR: Duration = Duration::from_secs(10 * 60);
+/// So many tasks more than twice those that were found an act may move, because some come back by themselves, such as retries.
+const SPARE: u64 = 1_024;
 /// The most tasks for which what undoes their change is kept at a time, of all acts together.
 pub const MOST_UNDOABLE: u64 = 100_000;
 
@@ -148,6 +150,11 @@ impl BulkAct {
         let (back, left) = self.undo.as_ref().map_or((0, 0), |undo| (undo.back, undo.left));
         self.undo = Some(BulkUndo { begun_at: now, back, left, ended_at: None, error: None });
         Ok(())
+    }
+
+    /// Whether it has moved so many tasks that somebody moves them back: a brake that diverts, or an act against this one.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.action == BulkAction::Move && self.done > self.found.saturating_mul(2).saturating_add(SPARE)
     }
 
     /// How many tasks it may have kept.
@@ -294,6 +301,17 @@ mod tests {
             (true, 3, None),
             "one that has broken off goes on"
         );
+    }
+
+    #[test]
+    fn a_move_that_somebody_takes_back_all_the_time_has_an_end() {
+        let moved = |done| BulkAct { done, ..act(BulkAction::Move, 100) };
+        assert!(!moved(200 + SPARE).is_in_vain() && moved(201 + SPARE).is_in_vain());
+        assert!(
+            !BulkAct { action: BulkAction::Revoke, ..moved(u64::MAX) }.is_in_vain(),
+            "what is over stays over"
+        );
+        assert!(!BulkAct { found: u64::MAX, ..moved(u64::MAX) }.is_in_vain());
     }
 
     #[test]

@@ -127,6 +127,13 @@ impl BulkRun {
                 if !self.go_on().await? {
                     return Ok(false);
                 }
+                if self.act.is_in_vain() {
+                    let BulkAct { done, found, .. } = &self.act;
+                    self.act.error = Some(format!(
+                        "it has moved {done} times, and found {found} tasks: a brake or another act moves them back; take that away, and begin anew"
+                    ));
+                    return Ok(true);
+                }
             }
             self.act.failed = failures.count;
             // What is on its way, or could not be done, is found once more.

@@ -180,6 +180,25 @@ pub async fn what_has_run_is_not_undone<S: BrokerUnderTest>() {
     ack(delivery).await;
 }
 
+/// A task that an act has moved twice, because somebody has moved it back meanwhile, comes back once, to its first place.
+pub async fn what_was_moved_twice_comes_back_once<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..2).await;
+    for (act, queue) in [("act", "other"), ("back", "q"), ("act", "other")] {
+        assert_eq!(done(&change(&broker, act, &to(queue), picks("q", [0])).await), names("q", [0]));
+    }
+    let undone = undo(&broker, "act", true).await;
+    assert_eq!((sorted(&undone.back), sorted(&undone.left)), (names("q", [0]), names("q", [0])));
+    assert_eq!(bulk(&broker).kept_for("act", 100).await, Ok(Vec::new()));
+    expect::<S>(&broker, "q", count(2, 0, 0, 0)).await;
+    expect::<S>(&broker, "other", count(0, 0, 0, 0)).await;
+    let mut inbox = Inbox::open(&broker, "q", 3);
+    let held = inbox.take(2).await;
+    assert_eq!(ids(&held), names("q", 0..2));
+    inbox.is_quiet(&broker, "q").await;
+}
+
 /// A delivered task is changed only if its delivery is named, which ends with that. If somebody else has one of the tasks, none
 /// is changed.
 pub async fn what_the_caller_has_is_changed<S: BrokerUnderTest>() {

@@ -411,7 +411,7 @@ macro_rules! broker_conformance {
     ($subject:ty, bulk) => {
         $crate::broker_conformance! { @tests $subject:
             many_are_moved_in_their_order many_are_ended bulk_changes_are_undone what_has_run_is_not_undone
-            what_the_caller_has_is_changed
+            what_was_moved_twice_comes_back_once what_the_caller_has_is_changed
         }
     };
     ($subject:ty, durable bulk) => {

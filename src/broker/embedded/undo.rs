@@ -2,7 +2,7 @@
 //!
 //! As with the [changes](super::bulk), all that may fail is done before anything is staged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Engine {
     ) -> Result<UndoOutcome, BrokerError> {
         let tables = self.open_tables()?;
         let (mut batch, mut outcome) = (LaneBatch::default(), UndoOutcome::default());
-        let (mut steps, mut over) = (Vec::new(), BTreeSet::new());
+        let (mut steps, mut over, mut known) = (Vec::new(), BTreeSet::new(), HashSet::new());
         for (kept, tag) in picks {
             let key = kept_key(act, kept.nth);
             let row = tables.get(TableName::Meta, &key)?;
@@ -53,7 +53,7 @@ impl Engine {
                 continue;
             }
             match self.plan_undo(&mut batch, &tables, row, tag)? {
-                UndoPlan::Back(step) => {
+                UndoPlan::Back(step) if known.insert(kept.id.clone()) => {
                     outcome.back.push(kept.id);
                     steps.push(step);
                 }
@@ -61,7 +61,8 @@ impl Engine {
                     outcome.busy.push(kept);
                     continue;
                 }
-                UndoPlan::Busy | UndoPlan::Left => outcome.left.push(kept.id),
+                // An act changes a task twice if somebody has changed it back meanwhile. It comes back to its first place.
+                UndoPlan::Back(_) | UndoPlan::Busy | UndoPlan::Left => outcome.left.push(kept.id),
             }
             over.insert(key);
         }

@@ -224,15 +224,8 @@ impl OperatorAct {
             }
             Self::SetBrake(form) => ActSubject::of(form.rule().queue.clone(), form.tenant()),
             Self::ReleaseBrake { id } => {
-                let brakes = console.celeriac.brakes().list().await?;
-                let unknown = || {
-                    let shown = words::line(id, 80);
-                    ConsoleProblem::unknown(format!(
-                        "There is no brake `{shown}`: it is over, or was taken away."
-                    ))
-                };
-                let brake = brakes.iter().find(|brake| brake.id == *id).ok_or_else(unknown)?;
-                ActSubject::of(brake.rule.queue.clone(), brake_form::tenant_of(&brake.rule))
+                let rule = bulk_acts::brake(console, id).await?.rule;
+                ActSubject::of(rule.queue.clone(), brake_form::tenant_of(&rule))
             }
             Self::PauseTenant { tenant, .. }
             | Self::ReleaseTenant { tenant }
@@ -296,9 +289,12 @@ impl OperatorAct {
                     if was_there { "it is revoked" } else { "there was nothing to revoke: it was over" };
                 Ok(outcome.to_owned())
             }
-            Self::Retry { id } => retried(&celeriac.retry_failed(&one(id)).await?),
+            Self::Retry { id } => {
+                task_facts::failed_of(console, request, self.permission(), id).await?;
+                retried(&celeriac.retry_failed(&one(id)).await?)
+            }
             Self::Edit { id, arguments } => {
-                let kept = celeriac.failed_tasks(&one(id), 1).await?;
+                let kept = task_facts::failed_of(console, request, self.permission(), id).await?;
                 for task in &kept {
                     if console.hides(&task.message) {
                         return Err(ConsoleProblem::denied(
@@ -313,7 +309,10 @@ impl OperatorAct {
                 let edit = TaskEdit::arguments(arguments.clone());
                 retried(&celeriac.edit_and_retry_failed(&one(id), edit).await?)
             }
-            Self::Delete { id } => Ok(deleted(celeriac.delete_failed(&one(id)).await?.len())),
+            Self::Delete { id } => {
+                task_facts::failed_of(console, request, self.permission(), id).await?;
+                Ok(deleted(celeriac.delete_failed(&one(id)).await?.len()))
+            }
             Self::RetryAll { chosen } => {
                 let meant = self.meant(console, request, chosen).await?;
                 retried(&celeriac.retry_failed(&meant).await?)
@@ -356,6 +355,7 @@ impl OperatorAct {
                 Ok("it fires at its next time; what it missed is not made up for".to_owned())
             }
             Self::SetBrake(form) => {
+                bulk_acts::check_brake(console, request, form.rule()).await?;
                 if let BrakeAction::Divert { divert_to } = form.action() {
                     console.permit(request, Permission::Brake, Some(divert_to)).await?;
                 }
@@ -363,11 +363,14 @@ impl OperatorAct {
                 Ok(format!("{brake} is set, {}; what runs goes on", reach(celeriac.brakes().scope())))
             }
             Self::ReleaseBrake { id } => {
+                let rule = bulk_acts::brake(console, id).await?.rule;
+                bulk_acts::check_brake(console, request, &rule).await?;
                 let brake = celeriac.brakes().remove(id).await?;
                 let outcome = if brake.is_some() { "what it has held starts" } else { "it was gone already" };
                 Ok(outcome.to_owned())
             }
             Self::PauseTenant { tenant, lasts } => {
+                bulk_acts::check_tenant(console, request, tenant).await?;
                 let until = now() + *lasts;
                 celeriac.brakes().set(brake_form::tenant_brake(tenant, until)).await?;
                 let holds = reach(celeriac.brakes().scope());
@@ -377,6 +380,7 @@ impl OperatorAct {
                 ))
             }
             Self::ReleaseTenant { tenant } => {
+                bulk_acts::check_tenant(console, request, tenant).await?;
                 let brake = celeriac.brakes().remove(&brake_form::tenant_brake_id(tenant)).await?;
                 let outcome =
                     if brake.is_some() { "its tasks start in their turn" } else { "it was not paused here" };

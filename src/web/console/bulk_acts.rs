@@ -1,4 +1,4 @@
-//! Acts on all tasks that match a rule, as forms state them, and who may do them.
+//! Acts on all tasks that match a rule, as forms state them, and who may do them. A brake of no queue is one of these, too.
 //!
 //! Invariants:
 //! - A rule of the console has no condition on arguments: the number of tasks that match one would tell what is in arguments
@@ -20,7 +20,7 @@ use super::words;
 use crate::Celeriac;
 use crate::app::{BulkAct, BulkAction};
 use crate::core::Timestamp;
-use crate::core::brake::BrakeRule;
+use crate::core::brake::{Brake, BrakeRule};
 use crate::task::clock::now;
 
 /// In the place of a queue: a name that no queue has. What holds for it holds for what is of no single queue.
@@ -50,6 +50,8 @@ impl BulkForm {
             Some(_) => Timestamp::from_micros(fields.number("until")?),
             None => now(),
         };
+        // Nobody has counted what is still to come, and an act on it would have no end.
+        let then = then.min(now());
         Ok(Self { action, rule, to, then })
     }
 
@@ -118,6 +120,11 @@ impl BulkReach {
         }
     }
 
+    /// The tasks of this tenant in every queue, or all tasks.
+    pub(super) fn everywhere(tenant: Option<&str>) -> Self {
+        Self { queue: None, tenant: tenant.map(str::to_owned), to: None }
+    }
+
     /// Whether whoever looks may see all tasks that the act can be about.
     pub(super) async fn is_seen(&self, visit: &ConsoleVisit) -> bool {
         let owners = self.owners(&visit.viewer);
@@ -166,15 +173,48 @@ impl BulkReach {
     }
 }
 
-/// Makes sure that whoever sends the form of a bulk act, or of its undo, may do that with all tasks that the act can be about.
+/// Makes sure that whoever sends the form of an act, or of its undo, may do that with all tasks that the act can be about.
 pub(super) async fn check_sender(
     console: &Console,
     request: &HttpRequest,
     reach: &BulkReach,
     permission: Permission,
 ) -> Result<(), ConsoleProblem> {
-    let visit = ConsoleVisit::of(console, request, PageName::Bulk).await?;
+    // The page that offers it knows who may do it.
+    let page = if permission == Permission::Brake { PageName::Brakes } else { PageName::Bulk };
+    let visit = ConsoleVisit::of(console, request, page).await?;
     reach.check(&visit, permission).await
+}
+
+/// Makes sure that whoever sets or releases a brake of no queue may brake the tasks of every queue that it can be about.
+pub(super) async fn check_brake(
+    console: &Console,
+    request: &HttpRequest,
+    rule: &BrakeRule,
+) -> Result<(), ConsoleProblem> {
+    if rule.queue.is_some() {
+        return Ok(());
+    }
+    let reach = BulkReach::everywhere(tenant_of(rule));
+    check_sender(console, request, &reach, Permission::Brake).await
+}
+
+/// Makes sure that whoever pauses a tenant, or lets it go on, may brake its tasks in every queue.
+pub(super) async fn check_tenant(
+    console: &Console,
+    request: &HttpRequest,
+    tenant: &str,
+) -> Result<(), ConsoleProblem> {
+    check_sender(console, request, &BulkReach::everywhere(Some(tenant)), Permission::Brake).await
+}
+
+/// The brake of this id that is in force.
+pub(super) async fn brake(console: &Console, id: &str) -> Result<Brake, ConsoleProblem> {
+    let brakes = console.celeriac.brakes().list().await?;
+    brakes.into_iter().find(|brake| brake.id == id).ok_or_else(|| {
+        let shown = words::line(id, 80);
+        ConsoleProblem::unknown(format!("There is no brake `{shown}`: it is over, or was taken away."))
+    })
 }
 
 /// A bulk act that has done this.
@@ -188,4 +228,20 @@ pub(super) async fn bulk_act(
         let shown = words::line(id, 40);
         ConsoleProblem::unknown(format!("There is no bulk {} of the id `{shown}`.", action.as_str()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_is_about_nothing_that_comes_later() {
+        let read = |until: &str| {
+            let fields = [("task", "shop.*"), ("until", until)];
+            let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            BulkForm::read(BulkAction::Purge, &Fields::of(fields)).expect("a form").then
+        };
+        assert_eq!(read("5"), Timestamp::from_micros(5));
+        assert!(read(&u64::MAX.to_string()) <= now());
+    }
 }

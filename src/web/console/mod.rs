@@ -61,6 +61,7 @@ mod problem;
 mod rights;
 mod routes;
 mod samples;
+mod sealed_places;
 #[cfg(feature = "cli")]
 mod server;
 mod shared_looks;
@@ -89,6 +90,7 @@ use crate::task::Message;
 use act_log::ActLog;
 use rights::AuthorizationHook;
 use samples::Samples;
+use sealed_places::SealedPlaces;
 use shared_looks::SharedLooks;
 
 /// How many event streams one person may have open, and how many are open in all.
@@ -123,6 +125,7 @@ pub struct Console {
 struct ConsoleState {
     looks: SharedLooks,
     samples: Samples,
+    places: SealedPlaces,
     acts: ActLog,
 }
 

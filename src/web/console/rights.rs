@@ -43,7 +43,8 @@ pub enum Permission {
     RunNow,
     /// Pausing a periodic entry, and ending its pause.
     PauseEntry,
-    /// Counting what a brake would be about, setting brakes and taking them away. A brake that diverts needs it for both queues.
+    /// Counting what a brake would be about, setting brakes and taking them away. A brake that diverts needs it for both queues,
+    /// and one of no queue for every queue, with [`See`](Self::See), and for none.
     Brake,
     /// Changing the weight of a tenant, and so its share of the slots.
     SetWeight,
@@ -203,6 +204,11 @@ impl Viewer {
     pub(super) fn may(&self, permission: Permission, queue: Option<&str>) -> bool {
         let queue = queue.filter(|queue| self.queues.contains(*queue)).map(str::to_owned);
         self.allowed.get(&permission).is_some_and(|queues| queues.contains(&queue))
+    }
+
+    /// Whether the viewer may do that with the tasks of every queue, and with what is of no single queue.
+    pub(super) fn may_everywhere(&self, permission: Permission) -> bool {
+        self.may(permission, None) && self.queues.iter().all(|queue| self.may(permission, Some(queue)))
     }
 
     /// Whether the viewer may see a queue, and so all of its tasks. A queue that the catalogue does not have is seen by who may

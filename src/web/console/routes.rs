@@ -12,6 +12,7 @@ use super::acts;
 use super::address::PageName;
 use super::fields::Fields;
 use super::problem::{ConsoleProblem, wants_json};
+use super::rights::Permission;
 use super::visit::ConsoleVisit;
 use super::{Console, arguments, assets, frame, pages, stream};
 use crate::broker::TaskFilter;
@@ -124,6 +125,12 @@ async fn exact_arguments_of(
             "The arguments of this task are not kept: its message is gone, and its record has none.",
         )
     })?;
+    // Its id may have been used again since the task was looked for.
+    let owner = (message.queue.as_str(), message.tenant());
+    visit.ask_of_tenants(&[Permission::See], [owner]).await;
+    if !visit.viewer.sees_task(owner.0, owner.1) {
+        return Err(ConsoleProblem::denied("The task that has this id now is not one that you may see."));
+    }
     if console.hides(&message) {
         return Err(ConsoleProblem::denied(
             "The arguments of this task are hidden, by its caller or by this program.",
@@ -150,7 +157,7 @@ async fn act(
             answered.await.unwrap_or_else(|error| Err(ConsoleProblem::unavailable(&error)))
         }
         // Whoever may not see the console learns nothing about its forms.
-        Err(error) => match console.permit(&request, super::Permission::See, None).await {
+        Err(error) => match console.permit(&request, Permission::See, None).await {
             Ok(_) => Err(ConsoleProblem::malformed(format!("The form cannot be read: {error}."))),
             Err(refusal) => Err(refusal.into()),
         },

@@ -4,6 +4,8 @@
 //! - The token in that address opens the console once, for the browser that shows it first. What the browser has from then on
 //!   is another token, in a cookie that no script can read.
 //! - Without that cookie every page and every act is refused, also on this machine, which others may use as well.
+//! - A browser sends a cookie to every port of a machine. So its name has the port, and two consoles do not take each other's place
+//!   in a browser; and it is sent below the path of the console only, so that the pages of other programs do not get it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,13 +15,15 @@ use actix_web::http::header;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use parking_lot::Mutex;
 
-use super::token::{in_cookie, random};
+use super::token::{in_cookie, is_same, random};
 use super::{Console, Permission};
 use crate::Celeriac;
 use crate::web::RunError;
 
-/// The cookie of the browser that has shown the token.
-const COOKIE: &str = "celeriac_session";
+/// What the name of the cookie begins with of the browser that has shown the token. The port follows.
+const COOKIE: &str = "celeriac_session_";
+/// The path of the console.
+const CONSOLE: &str = "/console";
 /// The path that takes the token.
 const DOOR: &str = "/open";
 
@@ -36,6 +40,15 @@ struct Door {
     token: Mutex<Option<String>>,
     /// The token of the browser that has shown the other one.
     session: String,
+    /// The name of the cookie in which that browser has it.
+    cookie: String,
+}
+
+impl Door {
+    fn new(address: SocketAddr) -> Self {
+        let cookie = format!("{COOKIE}{}", address.port());
+        Self { token: Mutex::new(Some(random())), session: random(), cookie }
+    }
 }
 
 impl ConsoleServer {
@@ -46,8 +59,7 @@ impl ConsoleServer {
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        let door = Door { token: Mutex::new(Some(random())), session: random() };
-        Ok(Self { listener, address, door: Arc::new(door) })
+        Ok(Self { listener, address, door: Arc::new(Door::new(address)) })
     }
 
     /// The address that opens the console, once.
@@ -99,9 +111,11 @@ impl ConsoleServer {
 fn console(celeriac: &Celeriac, door: &Arc<Door>, may_act: bool) -> Console {
     let door = Arc::clone(door);
     Console::new(celeriac)
+        .at(CONSOLE)
         .title(if may_act { "celeriac console" } else { "celeriac console, read only" })
         .authorize(move |request, check| {
-            let is_let_in = in_cookie(request, COOKIE).is_some_and(|session| session == door.session);
+            let is_let_in =
+                in_cookie(request, &door.cookie).is_some_and(|session| is_same(&door.session, &session));
             let may = is_let_in && (may_act || check.permission == Permission::See);
             may.then_some("operator")
         })
@@ -111,14 +125,15 @@ fn console(celeriac: &Celeriac, door: &Arc<Door>, may_act: bool) -> Console {
 async fn open(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
     let shown = request.query_string().split('&').find_map(|field| field.strip_prefix("token="));
     let mut token = door.token.lock();
-    if shown.is_none() || token.as_deref() != shown {
+    let is_whole = token.as_deref().zip(shown).is_some_and(|(token, shown)| is_same(token, shown));
+    if !is_whole {
         let text = "This address opens the console once, and it was used before or is not the whole address. End `celeriac console` and start it again for another one.\n";
         return HttpResponse::Forbidden().content_type("text/plain; charset=utf-8").body(text);
     }
     *token = None;
-    let cookie = format!("{COOKIE}={}; Path=/; HttpOnly; SameSite=Lax", door.session);
+    let cookie = format!("{}={}; Path={CONSOLE}; HttpOnly; SameSite=Lax", door.cookie, door.session);
     HttpResponse::SeeOther()
-        .insert_header((header::LOCATION, "/console"))
+        .insert_header((header::LOCATION, CONSOLE))
         .insert_header((header::SET_COOKIE, cookie))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
@@ -126,7 +141,7 @@ async fn open(request: HttpRequest, door: web::Data<Door>) -> HttpResponse {
 }
 
 async fn go_in() -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, "/console")).finish()
+    HttpResponse::SeeOther().insert_header((header::LOCATION, CONSOLE)).finish()
 }
 
 #[cfg(test)]
@@ -137,7 +152,7 @@ mod tests {
 
     #[actix_web::test]
     async fn the_token_opens_once_and_only_as_a_whole() {
-        let door = web::Data::new(Door { token: Mutex::new(Some(random())), session: random() });
+        let door = web::Data::new(Door::new(([127, 0, 0, 1], 4711).into()));
         let token = door.token.lock().clone().expect("a token");
         let show = async |query: &str| {
             let request = TestRequest::get().uri(&format!("/open{query}")).to_http_request();
@@ -153,6 +168,10 @@ mod tests {
         assert_eq!(answer.status(), 303);
         let cookie = answer.headers().get("set-cookie").expect("a cookie").to_str().expect("text");
         assert!(cookie.contains(&door.session) && !cookie.contains(&token) && cookie.contains("HttpOnly"));
+        assert!(
+            cookie.starts_with("celeriac_session_4711=") && cookie.contains("; Path=/console;"),
+            "{cookie}"
+        );
         assert_eq!(show(&whole).await.status(), 403, "it was used");
     }
 }

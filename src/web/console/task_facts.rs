@@ -1,11 +1,13 @@
 //! What is known of one task: where it is if it is not over, its record if it is, and how it is kept if it has failed.
 
+use actix_web::HttpRequest;
 use serde::Serialize;
 
 use super::address::LONGEST;
 use super::arguments::ShownArguments;
 use super::board::FRESH;
 use super::problem::ConsoleProblem;
+use super::rights::Permission;
 use super::shared_looks::Looked;
 use super::visit::ConsoleVisit;
 use super::{Console, words};
@@ -141,6 +143,8 @@ pub(super) struct Relatives {
     pub(super) on_failure: Vec<String>,
 }
 
+/// The most failed tasks of one id.
+const OF_ONE_ID: usize = 1_000;
 /// The most bytes of arguments that a form has.
 const EDITABLE: usize = 16_000;
 
@@ -231,6 +235,21 @@ pub(super) async fn owner_of(
         Err(FactsError::Control(error)) => Err(error.into()),
         Err(FactsError::Get(error)) => Err(error.into()),
     }
+}
+
+/// The failed tasks that are kept under this id, if whoever asks may do that with each of them. An id may have been used again, so
+/// whose task has it now does not say whose they are.
+pub(super) async fn failed_of(
+    console: &Console,
+    request: &HttpRequest,
+    permission: Permission,
+    id: &TaskId,
+) -> Result<Vec<FailedTask>, ConsoleProblem> {
+    let kept = console.celeriac.failed_tasks(&TaskFilter::new().ids([id.clone()]), OF_ONE_ID).await?;
+    for message in kept.iter().map(|task| &task.message) {
+        console.permit_with(request, permission, Some(&message.queue), message.tenant()).await?;
+    }
+    Ok(kept)
 }
 
 /// The task as it is kept, if it has failed. A broker that keeps none has none.

@@ -240,8 +240,9 @@ pub(super) async fn find(
 ) -> Result<(Timestamp, TaskRows), ConsoleProblem> {
     let console = &visit.console;
     let (filter, standing) = (query.filter(console)?, query.standing()?);
+    let after = after.map(|after| visit.opened(after)).transpose()?;
     let name = format!("tasks {query:?} {after:?}");
-    let look = look(console, &filter, standing, after);
+    let look = look(console, &filter, standing, after.as_deref());
     let Looked { at, seen } = console.shared.looks.look::<SeenRows>(&name, LIST_FRESH, look).await;
     let mut rows = (*seen).as_ref().map_err(ConsoleProblem::from)?.clone();
     let owners = rows.tasks.iter().map(|task| (task.queue.as_str(), task.tenant.as_deref()));
@@ -249,6 +250,7 @@ pub(super) async fn find(
     rows.tasks.retain(|task| visit.viewer.sees_task(&task.queue, task.tenant.as_deref()));
     // How much there is of others is nobody's business.
     rows.looked_at = rows.looked_at.filter(|_| visit.viewer.sees_any());
+    rows.next = rows.next.map(|next| visit.sealed(next));
     Ok((at, rows))
 }
 

@@ -60,6 +60,12 @@ pub(super) fn random() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
+/// Whether two tokens are the same one. It takes as long wherever they differ, so that nobody finds a token out letter by letter.
+pub(super) fn is_same(known: &str, shown: &str) -> bool {
+    let differing = known.bytes().zip(shown.bytes()).fold(0_u8, |differing, (a, b)| differing | (a ^ b));
+    known.len() == shown.len() && differing == 0
+}
+
 /// The token of this console in the cookies of a request.
 fn known(request: &HttpRequest) -> Option<String> {
     in_cookie(request, COOKIE)
@@ -88,7 +94,7 @@ pub(super) fn check(
         return Ok(());
     }
     match (known(request), field) {
-        (Some(known), Some(field)) if known == field => Ok(()),
+        (Some(known), Some(field)) if is_same(&known, field) => Ok(()),
         (None, _) => {
             Err("The browser has sent no cookie of this console. Load the page again, and allow its cookie.")
         }
@@ -116,6 +122,17 @@ mod tests {
         assert!(!again.is_new && again.text == first.text);
         for odd in ["", "short", &"x".repeat(LENGTH), &"a".repeat(LENGTH + 1)] {
             assert!(with(odd).is_new, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_the_same_as_a_whole_only() {
+        let token = random();
+        assert!(is_same(&token, &token.clone()) && !is_same(&token, &random()));
+        for odd in
+            ["", &token[1..], &token[..LENGTH - 1], &format!("{token}0"), &token.replace('0', "x")[..9]]
+        {
+            assert!(!is_same(&token, odd) && !is_same(odd, &token), "{odd}");
         }
     }
 }

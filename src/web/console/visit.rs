@@ -73,6 +73,23 @@ impl ConsoleVisit {
         queues().all(|(queue, tenant)| self.viewer.sees_task(queue, tenant))
     }
 
+    /// What leads to a place in a list of tasks: the place itself, if whoever looks may see all that it may tell of.
+    pub(super) fn sealed(&self, place: String) -> String {
+        if self.viewer.sees_all() { place } else { self.console.shared.places.seal(place) }
+    }
+
+    /// The place in a list of tasks to which this leads.
+    pub(super) fn opened(&self, after: &str) -> Result<String, ConsoleProblem> {
+        if self.viewer.sees_all() {
+            return Ok(after.to_owned());
+        }
+        self.console.shared.places.open(after).ok_or_else(|| {
+            ConsoleProblem::malformed(
+                "`after` is no place in this list, or was one too long ago; begin with its first page.",
+            )
+        })
+    }
+
     /// The address as a link.
     pub(super) fn href(&self, address: &ScreenAddress) -> String {
         address.below(&self.console.public)

@@ -15,12 +15,13 @@ use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::board::FRESH;
 use crate::web::console::brake_form::{ACTIONS, BrakeForm, FIELDS, SURE, tenant_of};
+use crate::web::console::bulk_acts::BulkReach;
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
-use crate::web::console::{parts, token, words};
+use crate::web::console::{Console, parts, token, words};
 
 /// The field by which a page says that its brake is to be tried dry.
 const TRY: &str = "try";
@@ -108,8 +109,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let next = (from + shown.len() < lines.len()).then(|| (from + shown.len()).to_string());
     let main = html! {
         (parts::headline(&html! { (sentence) }, &html! { (where_it_holds) " · what runs is left alone" }, None))
-        @if let Some((brake, found)) = &counted { (count_card(visit, brake, found)) }
-        @if let Some((form, found)) = &tried { (dry_card(visit, form, found)) }
+        @if let Some((brake, found)) = &counted { (count_card(visit, brake, found)) (hidden_note(&brake.rule)) }
+        @if let Some((form, found)) = &tried { (dry_card(visit, form, found)) (hidden_note(form.rule())) }
         @if lines.is_empty() {
             (parts::empty("Nothing is held back", &html! {
                 "A brake is a rule that pauses, slows, diverts or ends the tasks that match before they start, without a deploy. "
@@ -132,6 +133,14 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 fn may_set(visit: &ConsoleVisit) -> bool {
     let may = |queue: Option<&str>| visit.viewer.may(Permission::Brake, queue);
     may(None) || visit.viewer.queues().any(|queue| may(Some(queue)))
+}
+
+/// Whether the viewer may brake a queue; `None`: every queue.
+fn may_brake(visit: &ConsoleVisit, queue: Option<&str>) -> bool {
+    match queue {
+        Some(_) => visit.viewer.may(Permission::Brake, queue),
+        None => visit.viewer.may_everywhere(Permission::Brake),
+    }
 }
 
 /// Whether a brake is shown: one of a queue to those who see it, or the tenant that it is about; any other to those who see all.
@@ -172,7 +181,7 @@ async fn counted<'a>(
         ConsoleProblem::unknown(format!("There is no brake `{shown}`: it is over, or was taken away."))
     })?;
     require(visit, brake.rule.queue.as_deref(), tenant_of(&brake.rule)).await?;
-    let found = visit.console.celeriac.brakes().dry_run(&brake.rule).await?;
+    let found = dry_run(&visit.console, &brake.rule).await?;
     Ok(Some((brake, found)))
 }
 
@@ -183,8 +192,18 @@ async fn tried(visit: &ConsoleVisit) -> Result<Option<(BrakeForm, DryRun)>, Cons
     }
     let form = BrakeForm::read(|name| visit.address.get(name))?;
     require(visit, form.rule().queue.as_deref(), form.tenant()).await?;
-    let found = visit.console.celeriac.brakes().dry_run(form.rule()).await?;
+    let found = dry_run(&visit.console, form.rule()).await?;
     Ok(Some((form, found)))
+}
+
+/// What a rule is about. By an argument only tasks are counted whose arguments this console shows: the number of others would tell
+/// what is hidden, letter by letter.
+async fn dry_run(console: &Console, rule: &BrakeRule) -> Result<DryRun, ControlError> {
+    let brakes = console.celeriac.brakes();
+    match rule.argument {
+        Some(_) => brakes.dry_run_of(rule, console.shows_arguments()).await,
+        None => brakes.dry_run(rule).await,
+    }
 }
 
 /// Whether the viewer may brake these tasks, and so learn how many there are.
@@ -199,7 +218,10 @@ async fn require(
             visit.ask_of_tenants(&[Permission::Brake], [(queue.as_str(), tenant)]).await;
             visit.viewer.may_with(Permission::Brake, queue, tenant)
         }
-        (None, _) => visit.viewer.may(Permission::Brake, None),
+        (None, tenant) if visit.viewer.may(Permission::Brake, None) => {
+            return BulkReach::everywhere(tenant).check(visit, Permission::Brake).await;
+        }
+        (None, _) => false,
     };
     if may { Ok(()) } else { Err(NotAllowed::Denied(Permission::Brake, queue).into()) }
 }
@@ -218,7 +240,7 @@ fn table(visit: &ConsoleVisit, lines: &[BrakeLine<'_>]) -> Markup {
     let count = |id: &str| ScreenAddress::of(PageName::Brakes).with(COUNT, id);
     let rows = html! {
         @for line in lines {
-            @let may = visit.viewer.may(Permission::Brake, line.rule.queue.as_deref());
+            @let may = may_brake(visit, line.rule.queue.as_deref());
             tr data-key=(line.id) {
                 th scope="row" {
                     span class="name" { (parts::mark(Mark::Held, "in force")) (words::line(&line.rule.to_string(), 160)) }
@@ -288,6 +310,15 @@ fn dry_card(visit: &ConsoleVisit, form: &BrakeForm, found: &DryRun) -> Markup {
     }
 }
 
+/// Says which tasks are not among the numbers of a dry run.
+fn hidden_note(rule: &BrakeRule) -> Markup {
+    html! {
+        @if rule.argument.is_some() {
+            (parts::note("", &html! { "Tasks whose arguments are hidden are not counted, and the brake holds those of them that match." }))
+        }
+    }
+}
+
 /// The numbers of a dry run.
 fn figures(visit: &ConsoleVisit, found: &DryRun) -> Markup {
     let named = |counts: &BTreeMap<String, u64>| {
@@ -344,7 +375,7 @@ fn form(visit: &ConsoleVisit) -> Markup {
     let may = |name: &str| visit.viewer.may(Permission::Brake, Some(name));
     let named = catalogue.queues.iter().map(|row| row.name.as_str()).filter(|name| may(name));
     let named: Vec<(&str, &str)> = named.map(|name| (name, name)).collect();
-    let any = visit.viewer.may(Permission::Brake, None).then_some(("", "any queue"));
+    let any = may_brake(visit, None).then_some(("", "any queue"));
     let queues: Vec<(&str, &str)> = any.into_iter().chain(named.iter().copied()).collect();
     let targets: Vec<(&str, &str)> = [("", "–")].into_iter().chain(named).collect();
     html! {
@@ -361,7 +392,7 @@ fn form(visit: &ConsoleVisit) -> Markup {
                         (parts::field("b-argument", "Argument", "its name, or its position from 0", &text("argument")))
                         (parts::field("b-matches", "matches", "a regular expression, from the beginning", &text("matches")))
                     }
-                    @if visit.viewer.may(Permission::Brake, None) {
+                    @if may_brake(visit, None) {
                         p { label class="check" { input type="checkbox" name="all" value="1" checked[get("all").is_some()]; "every task: then leave the conditions empty" } }
                     }
                 }

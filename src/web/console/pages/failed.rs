@@ -73,9 +73,10 @@ type SeenRows = Result<FailedRows, ControlError>;
 /// A page of the failed tasks that the address chooses, of which the viewer may see the queue.
 pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows), ConsoleProblem> {
     let (console, after) = (&visit.console, visit.address.get("after"));
+    let after = after.map(|after| visit.opened(after)).transpose()?;
     let filter = failed_filter(console, &visit.address)?;
     let look = async {
-        let page = console.celeriac.page_failed_tasks(&filter, after, ROWS).await?;
+        let page = console.celeriac.page_failed_tasks(&filter, after.as_deref(), ROWS).await?;
         let tasks = page.tasks.iter().map(|task| FailedRow::of(console, task)).collect();
         let (next, looked_at, is_newest_first) = (page.next, page.looked_at, page.is_newest_first);
         Ok::<_, ControlError>(FailedRows { tasks, next, looked_at, is_newest_first, by_index: page.by_index })
@@ -92,6 +93,7 @@ pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows)
     visit.ask_of_tenants(&[Permission::See, Permission::Retry, Permission::Delete], owners).await;
     rows.tasks.retain(|task| visit.viewer.sees_task(&task.queue, task.tenant.as_deref()));
     rows.looked_at = rows.looked_at.filter(|_| visit.viewer.sees_any());
+    rows.next = rows.next.map(|next| visit.sealed(next));
     Ok((at, rows))
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::PageBody;
 use super::family::{self, FamilyMember};
 use crate::app::ControlError;
-use crate::core::explanation::{Explanation, Remedy};
+use crate::core::explanation::{Explanation, Remedy, TaskReason};
 use crate::soil::Status;
 use crate::task::clock::now;
 use crate::task::{State, TaskId};
@@ -97,7 +97,43 @@ async fn explained(visit: &ConsoleVisit, id: &TaskId) -> Option<Explanation> {
     let name = format!("why {id}");
     let look = console.celeriac.explain(id);
     let looked = console.shared.looks.look::<Result<Explanation, ControlError>>(&name, FRESH, look).await;
-    (*looked.seen).as_ref().ok().cloned()
+    let mut why = (*looked.seen).as_ref().ok().cloned()?;
+    if !visit.viewer.sees_any() {
+        leave_out_others(visit, &mut why).await;
+    }
+    Some(why)
+}
+
+/// Takes out of an explanation what it says of tasks that whoever looks may not see: which one is in its lane, and whose failure
+/// has blocked it, with which error.
+async fn leave_out_others(visit: &ConsoleVisit, why: &mut Explanation) {
+    for reason in &mut why.reasons {
+        match reason {
+            TaskReason::LaneBusy { holder, .. } => {
+                if let Some(id) = holder.clone()
+                    && !is_seen(visit, &id).await
+                {
+                    *holder = None;
+                }
+            }
+            TaskReason::LaneBlocked { by, error, .. } => {
+                if !is_seen(visit, by).await {
+                    (*by, *error) = ("…".to_owned(), "its error is not shown here".to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether whoever looks may see the task of this id, as far as it is known whose it is.
+async fn is_seen(visit: &ConsoleVisit, id: &str) -> bool {
+    let id = TaskId::from(id);
+    let stands = visit.console.celeriac.stands(std::slice::from_ref(&id)).await;
+    let Some(stand) = stands.get(&id) else { return false };
+    let (queue, tenant) = (stand.queue.as_str(), stand.tenant.as_deref());
+    visit.ask_of_tenants(&[Permission::See], [(queue, tenant)]).await;
+    visit.viewer.sees_task(queue, tenant)
 }
 
 /// The query that names a task.

@@ -29,8 +29,8 @@ struct Data<'a> {
     next: Option<String>,
     /// Whether the broker tells the tenants of what waits in it apart.
     knows_backlog: bool,
-    /// The tasks whose tenants are not counted one by one.
-    uncounted: u64,
+    /// The tasks whose tenants are not counted one by one. `None`: it is the business of others.
+    uncounted: Option<u64>,
 }
 
 /// A tenant as data.
@@ -58,10 +58,11 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let shown = lines.get(from..).unwrap_or_default();
     let shown = &shown[..shown.len().min(ROWS)];
     let next = (from + shown.len() < count).then(|| (from + shown.len()).to_string());
+    let uncounted = Some(book.uncounted).filter(|_| visit.viewer.sees_any());
     let scope = html! {
         "what waits and runs now · share, starts and waits of the last hour, all processes"
         @if !book.knows_backlog { " · this broker does not tell the tenants of what waits in it apart" }
-        @if book.uncounted > 0 { " · " (words::counted(book.uncounted, "task", "tasks")) " of tenants that are not counted one by one" }
+        @if let Some(uncounted) = uncounted.filter(|uncounted| *uncounted > 0) { " · " (words::counted(uncounted, "task", "tasks")) " of tenants that are not counted one by one" }
         @if book.is_cut { " · of queues with more than 10,000 tenants, those with the most tasks" }
     };
     let main = html! {
@@ -74,13 +75,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::pager(visit, next.as_deref(), &format!("{} of {}", shown.len(), words::count(count as u64))))
         }
     };
-    let data = Data {
-        tenants: shown,
-        count,
-        next: next.clone(),
-        knows_backlog: book.knows_backlog,
-        uncounted: book.uncounted,
-    };
+    let data =
+        Data { tenants: shown, count, next: next.clone(), knows_backlog: book.knows_backlog, uncounted };
     Ok(PageBody::new("Tenants", at, &data, main))
 }
 
@@ -142,7 +138,7 @@ fn list(visit: &ConsoleVisit, lines: &[TenantLine]) -> Markup {
         ("Weight", true),
         ("", true),
     ];
-    let may_brake = visit.viewer.may(Permission::Brake, None);
+    let may_brake = visit.viewer.may_everywhere(Permission::Brake);
     let rows = html! { @for line in lines { (row(visit, line, may_brake)) } };
     let caption = "Those with the most runs first, then those that ran longest within the last hour. A pause is a brake; it leaves alone what runs.";
     let table = parts::table("tenants", &columns, &rows, caption);
@@ -277,7 +273,7 @@ fn head(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
         @if let Some(until) = line.paused_until { " until " (parts::time(until)) }
         @if line.ready > 0 { "; " (words::counted(line.ready, "task of it is", "tasks of it are")) " ready" } "."
     };
-    let acts = visit.viewer.may(Permission::Brake, None).then(|| {
+    let acts = visit.viewer.may_everywhere(Permission::Brake).then(|| {
         let once = token::random();
         let fields = [("tenant", line.name.as_str()), (token::ONCE, once.as_str())];
         html! {
@@ -328,7 +324,7 @@ fn levers(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
                 }
             }))
         }
-        @if visit.viewer.may(Permission::Brake, None) {
+        @if visit.viewer.may_everywhere(Permission::Brake) {
             p class="small" { a href=(visit.href(&brake)) { "Hold back some of its tasks only, by a brake" } }
         }
     }
