@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, warnings)]
 
+#[path = "task_macro/declared.rs"]
+mod declared;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -553,10 +556,6 @@ fn by_team(user: &User, other: &Option<u8>) -> impl std::fmt::Display + use<> {
     format!("{}+{}", user.team.0, other.unwrap_or(0))
 }
 
-/// One lane for all.
-#[serial_task(newcomer = "replace")]
-fn without_key() {}
-
 fn joe() -> User {
     User { username: "joeshmoe".into(), team: ("dimagi".into(), 7) }
 }
@@ -596,19 +595,5 @@ fn the_lane_is_made_of_the_arguments() {
     let by_function = by_function::Task::serial(&(joe(), Some(3))).unwrap();
     assert_eq!(by_function.lane, LaneName::new("task_macro::by_function", "dimagi+3"));
     assert_eq!((by_function.newcomer, by_function.after_failure), (Newcomer::Skip, AfterFailure::Park));
-    let lane = LaneName::new("task_macro::without_key", "");
-    assert_eq!(serial("task_macro::without_key", "[]").map(|serial| serial.lane), Ok(lane));
     assert!(definition("mail.send").serial.is_none());
-}
-
-#[serial_task(key = "{user}", search = ["user", "form"])]
-fn searched(ctx: &Context, form: u64, user: String) {
-    let _ = (ctx, form, user);
-}
-
-#[test]
-fn a_task_declares_by_what_it_is_searched_for() {
-    let task = definition("task_macro::searched");
-    assert_eq!((task.search, task.params), (&["user", "form"][..], &["form", "user"][..]));
-    assert!(definition("mail.send").search.is_empty());
 }
