@@ -108,20 +108,19 @@ async fn explained(visit: &ConsoleVisit, id: &TaskId) -> Option<Explanation> {
 /// has blocked it, with which error.
 async fn leave_out_others(visit: &ConsoleVisit, why: &mut Explanation) {
     for reason in &mut why.reasons {
-        match reason {
-            TaskReason::LaneBusy { holder, .. } => {
-                if let Some(id) = holder.clone()
-                    && !is_seen(visit, &id).await
-                {
-                    *holder = None;
-                }
+        let other = match reason {
+            TaskReason::LaneBusy { holder: Some(id), .. } | TaskReason::LaneBlocked { by: id, .. } => {
+                id.clone()
             }
-            TaskReason::LaneBlocked { by, error, .. } => {
-                if !is_seen(visit, by).await {
-                    (*by, *error) = ("…".to_owned(), "its error is not shown here".to_owned());
-                }
-            }
-            _ => {}
+            _ => continue,
+        };
+        if is_seen(visit, &other).await {
+            continue;
+        }
+        if let TaskReason::LaneBusy { holder, .. } = reason {
+            *holder = None;
+        } else if let TaskReason::LaneBlocked { by, error, .. } = reason {
+            (*by, *error) = ("…".to_owned(), "its error is not shown here".to_owned());
         }
     }
 }
