@@ -181,6 +181,9 @@ async fn main() {
         }
         if wanted("events") {
             with_events(&place, &own, &mut events).await;
+            if queue_type == QueueType::Classic {
+                peers::with_events(&place, &own, &mut events).await;
+            }
         }
         if wanted("both") {
             both(&place, &bare, &own, &mut whole).await;

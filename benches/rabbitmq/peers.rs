@@ -14,9 +14,9 @@ use super::ours::Ours;
 use super::raw::Raw;
 use super::services::{Python, Script, blocking};
 use super::support::done::Rounds;
-use super::support::figures::{Series, Table, goal, rate};
+use super::support::figures::{Series, Table, goal, percent, rate};
 use super::support::{rounds, sized};
-use super::{AHEAD, ARGUMENT, PREFETCH, Place, filling};
+use super::{AHEAD, ARGUMENT, Letter, PREFETCH, Place, filling};
 
 const APP: &str = "benches/peers/bench_app.py";
 
@@ -51,9 +51,9 @@ pub async fn compare(place: &Place) {
     for _ in 0..rounds() {
         for (pool, peer) in [(CeleryPool::Prefork, &mut prefork), (CeleryPool::Solo, &mut solo)] {
             Raw::fill(place, &letter, few()).await;
-            peer.drain.push(celery(place, pool, false).await);
+            peer.drain.push(celery(place, pool, false, &[]).await);
             Raw::purge(place).await;
-            peer.both.push(celery(place, pool, true).await);
+            peer.both.push(celery(place, pool, true, &[]).await);
         }
         rusty.drain.push(rusty_celery(&program, place, "drain").await);
         rusty.both.push(rusty_celery(&program, place, "both").await);
@@ -99,8 +99,25 @@ pub async fn compare(place: &Place) {
     table.print("Beside others on the same broker; ours with confirms and late acknowledgement");
 }
 
-/// Tasks per second of a Celery worker: from the first hundred to the last.
-async fn celery(place: &Place, pool: CeleryPool, send: bool) -> f64 {
+/// A Celery worker that drains a queue without events, and one with `-E`, as a row of the table of events.
+pub async fn with_events(place: &Place, letter: &Letter, table: &mut Table) {
+    let [mut off, mut on] = [(); 2].map(|()| Series::default());
+    for _ in 0..rounds() {
+        for (options, rates) in [(&[][..], &mut off), (&["-E"][..], &mut on)] {
+            Raw::fill(place, letter, few()).await;
+            rates.push(celery(place, CeleryPool::Prefork, false, options).await);
+            Raw::purge(place).await;
+        }
+    }
+    let ratio = on.over(&off);
+    let [plain, told] = [&off, &on].map(|case| case.show(rate));
+    let nothing = || "-".to_owned();
+    let name = "Celery, prefork -c2".to_owned();
+    table.row(vec![name, plain, told, ratio.show(percent), nothing(), nothing(), nothing()]);
+}
+
+/// Tasks per second of a Celery worker with these options more: from the first hundred to the last.
+async fn celery(place: &Place, pool: CeleryPool, send: bool, more: &'static [&'static str]) -> f64 {
     let (url, queue) = (place.rabbit.url(), place.queue.clone());
     blocking(move || {
         let runs = tempfile::tempdir().expect("a directory");
@@ -114,7 +131,8 @@ async fn celery(place: &Place, pool: CeleryPool, send: bool) -> f64 {
             CeleryPool::Solo => &["--pool=solo"],
         };
         let mut worker = script.clone().arg("-Q").arg(queue.as_str());
-        for option in pool.iter().chain(&["--without-gossip", "--without-mingle", "--without-heartbeat"]) {
+        let quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"];
+        for option in pool.iter().chain(&quiet).chain(more) {
             worker = worker.arg(*option);
         }
         let worker = python.worker(&worker, "bench");

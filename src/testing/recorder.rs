@@ -53,7 +53,8 @@ pub(super) struct Recorder {
 
 #[derive(Default)]
 struct Notebook {
-    known: HashSet<TaskId>,
+    /// The calls that were heard of, by id and task: a task that is replaced by another one leaves it its id.
+    known: HashSet<(TaskId, String)>,
     enqueued: Vec<Arc<Message>>,
     states: Vec<TrackedState>,
     runs: Vec<Ran>,
@@ -76,7 +77,7 @@ impl Recorder {
     /// Hears that a message waits. The first time, that is its enqueue.
     pub(super) fn heard(&self, message: &Arc<Message>) {
         let mut notes = self.notes();
-        if notes.known.insert(message.id.clone()) {
+        if notes.known.insert((message.id.clone(), message.task.clone())) {
             notes.enqueued.push(Arc::clone(message));
         }
     }

@@ -53,6 +53,12 @@ async fn option_1() -> Result<(), TaskError> {
     Err(TaskError::fail(["my uncool", "errors"]))
 }
 
+/// A chord takes this task's place, and its last task gets the id.
+#[task(queue = "kit")]
+async fn replaced(numbers: Vec<u32>) -> Result<u32, TaskError> {
+    Err(TaskError::replace(chord(numbers.into_iter().map(double::s), sum::p())))
+}
+
 /// This task waits for another task.
 #[task(queue = "kit")]
 async fn parent(number: u32) -> Result<u32, TaskError> {
@@ -154,6 +160,16 @@ async fn eagerly_bodies_call_others_and_workflows_are_followed() {
     let chained = double::s(5).then(double::p()).delay().await.unwrap();
     assert_eq!(chained.get(PATIENCE).await.unwrap(), 20);
     assert_enqueued!(app, double(..), times = 7);
+}
+
+#[tokio::test]
+async fn what_takes_the_place_of_a_task_is_enqueued_as_well() {
+    let app = testing::eager().await.unwrap();
+    let report = replaced::delay(vec![1, 2]).await.unwrap();
+    assert_eq!(report.get(PATIENCE).await.unwrap(), 6);
+    assert_enqueued!(app, replaced(..), times = 1);
+    assert_enqueued!(app, double(..), times = 2);
+    assert_enqueued!(app, sum(..), times = 1);
 }
 
 #[tokio::test]
