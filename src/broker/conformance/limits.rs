@@ -57,6 +57,7 @@ const BULK: &[&str] = &[
     "many_are_ended",
     "bulk_changes_are_undone",
     "what_has_run_is_not_undone",
+    "what_was_moved_twice_comes_back_once",
     "what_the_caller_has_is_changed",
     "bulk_changes_survive",
 ];
