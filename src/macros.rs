@@ -163,8 +163,8 @@
 ///   survives a power cut. With `"memory"` it is lost with the process, and `delay` is much faster. The default is
 ///   the one that loses nothing.
 /// - `confirm = true`: with `false` a call over RabbitMQ is accepted when its message is written to the connection, and not
-///   when RabbitMQ has confirmed it. What is lost then is said at `TaskOptions::confirm`. Brokers in this process do not look
-///   at it.
+///   when RabbitMQ has confirmed it. `TaskOptions::confirm` says what can be lost then. Brokers in this process take no notice
+///   of the option.
 /// - `rate_limit = "10/m"`: at most so many runs start in each process (`/s`, `/m`, `/h`), evenly spread, as in Celery. What may
 ///   not start yet waits in its queue, takes no worker slot, and holds up no other task.
 /// - `rate_key = "{gateway}"`: the rate limit holds for each key, which is written as the `key` of a

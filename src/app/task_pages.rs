@@ -9,8 +9,8 @@ impl Celeriac {
     /// same however much waits; one for which too many tasks would have to be looked at ends early, and says from where to go
     /// on.
     ///
-    /// Tasks with a [declared](crate::task::Message::searched) argument are found by its index; the page says so
-    /// ([`by_index`](TaskPage::by_index)).
+    /// Tasks with a [declared](crate::task::Message::searched) argument are found by its index. Then
+    /// [`by_index`](TaskPage::by_index) of the page is set.
     ///
     /// ```no_run
     /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), Box<dyn std::error::Error>> {

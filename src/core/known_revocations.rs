@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Op {
+    enum SubscriptionStep {
         /// Time passes, in seconds.
         Pass(u64),
         /// Somebody whose clock differs by so many seconds makes an id.
@@ -223,16 +223,16 @@ mod tests {
         End,
     }
 
-    fn ops() -> impl Strategy<Value = Vec<Op>> {
+    fn steps() -> impl Strategy<Value = Vec<SubscriptionStep>> {
         let margin = i64::try_from(MARGIN.as_secs()).unwrap() - 1;
         prop::collection::vec(
             prop_oneof![
-                3 => (0u64..120).prop_map(Op::Pass),
-                3 => (-margin..margin).prop_map(Op::Make),
-                3 => any::<prop::sample::Index>().prop_map(Op::Revoke),
-                2 => any::<bool>().prop_map(Op::Begin),
-                2 => Just(Op::Confirm),
-                1 => Just(Op::End),
+                3 => (0u64..120).prop_map(SubscriptionStep::Pass),
+                3 => (-margin..margin).prop_map(SubscriptionStep::Make),
+                3 => any::<prop::sample::Index>().prop_map(SubscriptionStep::Revoke),
+                2 => any::<bool>().prop_map(SubscriptionStep::Begin),
+                2 => Just(SubscriptionStep::Confirm),
+                1 => Just(SubscriptionStep::End),
             ],
             1..80,
         )
@@ -241,34 +241,34 @@ mod tests {
     proptest! {
         /// Whatever happens, no answer is wrong: neither that a task is revoked nor that it is not.
         #[test]
-        fn no_answer_is_wrong(ops in ops()) {
+        fn no_answer_is_wrong(ops in steps()) {
             let mut known = KnownRevocations::default();
             let (mut now, mut ids, mut revoked) = (at(10_000), Vec::new(), HashSet::new());
             let mut is_subscribed = false;
             for op in ops {
                 match op {
-                    Op::Pass(seconds) => now = now + Duration::from_secs(seconds),
-                    Op::Make(skew) => {
+                    SubscriptionStep::Pass(seconds) => now = now + Duration::from_secs(seconds),
+                    SubscriptionStep::Make(skew) => {
                         let shown = Duration::from_secs(skew.unsigned_abs());
                         let made_at = if skew < 0 { now - shown } else { now + shown };
                         ids.push((ids.len().to_string(), made_at));
                     }
-                    Op::Revoke(index) if !ids.is_empty() => {
+                    SubscriptionStep::Revoke(index) if !ids.is_empty() => {
                         let (id, _) = index.get(&ids);
                         revoked.insert(id.clone());
                         if is_subscribed {
                             known.hear(id, now + WEEK, now);
                         }
                     }
-                    Op::Revoke(_) => {}
-                    Op::Begin(lists) => {
+                    SubscriptionStep::Revoke(_) => {}
+                    SubscriptionStep::Begin(lists) => {
                         is_subscribed = true;
                         let earlier = revoked.iter().map(|id: &String| (id.clone(), now + WEEK)).collect();
                         known.begin(lists.then_some(earlier), now, now);
                     }
-                    Op::Confirm if is_subscribed => known.confirm(now, now),
-                    Op::Confirm => {}
-                    Op::End => {
+                    SubscriptionStep::Confirm if is_subscribed => known.confirm(now, now),
+                    SubscriptionStep::Confirm => {}
+                    SubscriptionStep::End => {
                         is_subscribed = false;
                         known.end();
                     }

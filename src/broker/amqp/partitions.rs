@@ -73,8 +73,8 @@ impl Partitions {
 
 /// The lengths of the partitions of a queue; `None` where RabbitMQ does not say it.
 async fn ask(topology: &Topology, queue: &str, partitions: u8) -> Vec<Option<u64>> {
-    // A question for a queue that is not there would close the channel, and who only sends to partitions has perhaps declared
-    // none but those.
+    // A question for a queue that is not there would close the channel. A program that only sends to partitions may not have
+    // declared the plain queue yet.
     if topology.declare(queue).await.is_err() {
         return Vec::new();
     }

@@ -326,8 +326,8 @@ fn mark(condition: QueueCondition) -> (&'static str, Option<Color>) {
 fn used(queue: &QueueFigures) -> String {
     let Some(share) = promise_used(queue) else { return String::new() };
     let percent = (share * 100.0).min(9_999.0);
+    // The share lies between 0 and 9,999 percent, so the casts lose nothing that the bar would show.
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
-    // it is bounded
     let filled = ((percent / 150.0 * BAR as f64).round() as usize).min(BAR);
     let cell = |at: usize| match (at < filled, at == PROMISE) {
         (true, true) => '╋',

@@ -108,15 +108,31 @@ fn the_same_seed_says_the_same() {
     assert_ne!(told(3), told(4));
 }
 
-/// How tasks come to a simulated queue, in tasks for each second, at this share of the whole time.
+/// How tasks come to a simulation.
 #[derive(Clone, Copy, Debug)]
-enum Load {
-    /// At an even rate, just below what the queue can do.
+pub(super) enum ArrivalPattern {
+    /// At an even rate, just below what the simulation can do.
     Steady,
-    /// A minute of far too many, then two minutes of none.
+    /// A minute of too many, then two minutes of none.
     Bursty,
-    /// From little to more than the queue can do.
+    /// From little to more than the simulation can do.
     Growing,
+}
+
+impl ArrivalPattern {
+    /// When the next task comes, in microseconds, if the last one came at `now` and so many come in a second.
+    pub(super) fn next(self, now: u64, rate: f64, draws: &mut Draws) -> u64 {
+        let at = now + (draws.exponential() / rate * 1e6) as u64;
+        match self {
+            Self::Bursty if at % 180_000_000 >= 60_000_000 => (at / 180_000_000 + 1) * 180_000_000,
+            _ => at,
+        }
+    }
+}
+
+/// The sum of twelve even numbers is close enough to a normal one.
+pub(super) fn normal(draws: &mut Draws) -> f64 {
+    (0..12).map(|_| draws.share()).sum::<f64>() - 6.0
 }
 
 /// One that runs in the simulation: when it ends, its task, and when it began. The first to end is the greatest.
@@ -159,15 +175,10 @@ impl Simulation {
         }
     }
 
-    /// The sum of twelve even numbers is close enough to a normal one.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.draws.share()).sum::<f64>() - 6.0
-    }
-
     fn start(&mut self, now: u64) {
         let is_long = self.draws.below(10) == 0;
         let (task, median, sigma) = if is_long { (1, 30.0, 0.5) } else { (0, 4.0, 0.7) };
-        let took = median * (sigma * self.normal()).exp();
+        let took = median * (sigma * normal(&mut self.draws)).exp();
         let ends = Reverse(now + (took * 1e6) as u64);
         self.running.push(SimulatedRun { ends, task, began: now });
     }
@@ -205,19 +216,16 @@ impl Simulation {
         }
     }
 
-    fn run(&mut self, load: Load, tasks: u64) {
+    fn run(&mut self, load: ArrivalPattern, tasks: u64) {
         let mut now = 0_u64;
         for tag in 0..tasks {
             let share = tag as f64 / tasks as f64;
             let rate = match load {
-                Load::Steady => 0.95,
-                Load::Bursty => 2.2,
-                Load::Growing => 0.6 + 0.5 * share,
+                ArrivalPattern::Steady => 0.95,
+                ArrivalPattern::Bursty => 2.2,
+                ArrivalPattern::Growing => 0.6 + 0.5 * share,
             };
-            now += (self.draws.exponential() / rate * 1e6) as u64;
-            if matches!(load, Load::Bursty) && now % 180_000_000 >= 60_000_000 {
-                now = (now / 180_000_000 + 1) * 180_000_000;
-            }
+            now = load.next(now, rate, &mut self.draws);
             self.arrive(tag, now);
         }
         self.go_on(u64::MAX);
@@ -241,7 +249,7 @@ proptest! {
     /// Of the forecasts that a queue makes, eight in ten come true, whatever its load.
     #[test]
     fn eight_in_ten_come_true(seed in any::<u64>()) {
-        for (load, tasks) in [(Load::Steady, 3_000), (Load::Bursty, 4_000), (Load::Growing, 4_000)] {
+        for (load, tasks) in [(ArrivalPattern::Steady, 3_000), (ArrivalPattern::Bursty, 4_000), (ArrivalPattern::Growing, 4_000)] {
             let mut queue = Simulation::new(seed);
             queue.run(load, tasks);
             prop_assert!(queue.of > 500, "{load:?}: only {} were sampled", queue.of);

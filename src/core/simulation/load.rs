@@ -66,7 +66,7 @@ impl StoredArrival {
 }
 
 impl SimulatedLoad {
-    /// Adds a task.
+    /// Adds one task with the time at which it comes.
     ///
     /// # Errors
     /// The load has as many tasks as a load may have.

@@ -43,7 +43,7 @@ pub enum Coming {
         /// Until when, counted from the beginning of the load.
         until: Duration,
     },
-    /// All at once.
+    /// All tasks of the row come at one moment.
     AtOnce {
         /// How many.
         count: u32,

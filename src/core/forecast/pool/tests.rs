@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
+use super::super::tests::{ArrivalPattern, normal};
 use super::super::{Forecaster, OBSERVED_AT_LEAST, StartForecast};
 use super::*;
 use crate::core::slots::{QueueTerms, SlotRules, Slots, WaitingTask};
@@ -190,17 +191,6 @@ fn as_many_start_before_it_as_were_told() {
     assert_eq!(started, 40);
 }
 
-/// How tasks come to the simulated pool, in tasks for each second, at this share of the whole time.
-#[derive(Clone, Copy, Debug)]
-enum Load {
-    /// At an even rate, below what the pool can do.
-    Steady,
-    /// A minute of too many, then two minutes of none.
-    Bursty,
-    /// From little to more than the pool can do.
-    Growing,
-}
-
 /// Six slots for two queues: one is urgent and short, the other one is not. Three tenants have six, three and one in ten of the
 /// tasks.
 struct Simulation {
@@ -245,17 +235,12 @@ impl Simulation {
         }
     }
 
-    /// The sum of twelve even numbers is close enough to a normal one.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.draws.share()).sum::<f64>() - 6.0
-    }
-
     fn start_all(&mut self, now: u64) {
         self.slots.dispatch(at(now));
         for queue in 0..2 {
             while let Some(grant) = self.slots.take(queue) {
                 let (median, sigma) = [(2.0, 0.6), (4.0, 0.7)][queue];
-                let took = median * (sigma * self.normal()).exp();
+                let took = median * (sigma * normal(&mut self.draws)).exp();
                 self.running.push(Reverse((now + (took * 1e6) as u64, grant.run, queue)));
                 self.began.insert(grant.run, now);
                 self.free[queue] -= 1;
@@ -306,19 +291,16 @@ impl Simulation {
         }
     }
 
-    fn run(&mut self, load: Load, tasks: u64) {
+    fn run(&mut self, load: ArrivalPattern, tasks: u64) {
         let mut now = 0_u64;
         for tag in 0..tasks {
             let share = tag as f64 / tasks as f64;
             let rate = match load {
-                Load::Steady => 1.2,
-                Load::Bursty => 2.0,
-                Load::Growing => 0.9 + 0.6 * share,
+                ArrivalPattern::Steady => 1.2,
+                ArrivalPattern::Bursty => 2.0,
+                ArrivalPattern::Growing => 0.9 + 0.6 * share,
             };
-            now += (self.draws.exponential() / rate * 1e6) as u64;
-            if matches!(load, Load::Bursty) && now % 180_000_000 >= 60_000_000 {
-                now = (now / 180_000_000 + 1) * 180_000_000;
-            }
+            now = load.next(now, rate, &mut self.draws);
             self.arrive(tag, now);
         }
         self.go_on(u64::MAX);
@@ -328,7 +310,9 @@ impl Simulation {
 /// Of the forecasts that the queues of a pool make, eight in ten come true, whatever the load.
 #[test]
 fn eight_in_ten_come_true_in_a_pool() {
-    for (load, tasks) in [(Load::Steady, 2_000), (Load::Bursty, 2_400), (Load::Growing, 2_000)] {
+    for (load, tasks) in
+        [(ArrivalPattern::Steady, 2_000), (ArrivalPattern::Bursty, 2_400), (ArrivalPattern::Growing, 2_000)]
+    {
         let mut pool = Simulation::new(20_261_201);
         pool.run(load, tasks);
         assert!(pool.of > 300, "{load:?}: only {} were sampled", pool.of);
