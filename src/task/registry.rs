@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn tasks_that_send_no_events_are_muted() {
         let options = || TaskOptions { send_events: false, ..TaskOptions::default() };
-        let quiet: &'static _ =
+        let quiet: &'static TaskDefinition =
             Box::leak(Box::new(TaskDefinition { options, ..task("app::quiet", "src/d.rs:3") }));
         let registry = Registry::from_definitions([&A, quiet].into_iter()).unwrap();
         let muted = ["app::quiet", "app::send_email", "python.task"].map(|name| registry.is_muted(name));
