@@ -91,9 +91,9 @@ impl LineItems {
 
     /// All tasks in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (LineKey, &Item)> {
-        self.levels
-            .iter()
-            .flat_map(|level| level.tasks.iter().map(|(arrival, item)| ((level.priority, *arrival), item)))
+        self.levels.iter().flat_map(|level| {
+            level.tasks.iter().map(move |(arrival, item)| ((level.priority, *arrival), item))
+        })
     }
 
     /// As [`iter`](Self::iter), to change them.

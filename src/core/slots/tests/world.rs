@@ -456,7 +456,7 @@ impl World {
     /// The first tenants that are not owed, and that are too far ahead, are those that a search through all finds.
     fn shelves_agree(&self) -> Result<(), String> {
         let mut book = self.slots.tenants.clone();
-        let shelves = || self.slots.tenants.accounts.iter().map(|account| account.shelf).zip(0..);
+        let shelves = || self.slots.tenants.accounts.iter().map(|account| account.shelf).zip(0_usize..);
         let unowed = shelves().filter_map(|(shelf, number)| match shelf {
             Shelf::Unowed(spent) => Some((spent, number)),
             _ => None,
