@@ -336,7 +336,7 @@ mod tests {
     }
 
     fn any_kind() -> impl Strategy<Value = EventKind> {
-        let text = || any::<String>().prop_map(|text| Arc::<str>::from(text));
+        let text = || any::<String>().prop_map(Arc::<str>::from);
         let traceback = || proptest::option::of(text());
         let fields = proptest::collection::btree_map("[a-z\"é]{0,8}|uuid|type|pid", any_json(), 0..5);
         let fields = fields.prop_map(|fields| Arc::new(fields.into_iter().collect::<Map<String, Value>>()));
