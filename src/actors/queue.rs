@@ -206,8 +206,12 @@ impl Queue {
     /// Starts what may start: it lines runs up for idle slots, notes their starts in one step, and sends them to
     /// their workers.
     fn pump(&mut self, now: Timestamp) {
-        self.report_to_pool();
-        if self.halted.is_some() || self.closing.is_some() {
+        let is_over = self.halted.is_some() || self.closing.is_some();
+        // Who asks the pool what starts next reports by the way.
+        if is_over || self.idle.is_empty() {
+            self.report_to_pool();
+        }
+        if is_over {
             return;
         }
         self.line_up(now);

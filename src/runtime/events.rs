@@ -59,7 +59,7 @@ pub(super) type Ends = [Option<EventKind>; 2];
 impl Runtime {
     /// Whether events of this task are told at all; asked only while somebody listens.
     fn tells(&self, task: &str) -> bool {
-        self.dispatcher.registry.get(task).is_none_or(|definition| (definition.options)().send_events)
+        !self.dispatcher.registry.is_muted(task)
     }
 
     /// Tells what happens to a task in a queue here, if anybody listens.
@@ -80,9 +80,11 @@ impl Runtime {
     /// Tells that a message has come, and answers whether it was told.
     pub(crate) fn announce(&self, message: &Arc<Message>) -> bool {
         let will_run = message.expires.is_none_or(|at| at > now())
-            && self.dispatcher.registry.get(&message.task).is_some_and(|task| (task.options)().send_events);
+            && self.dispatcher.registry.get(&message.task).is_some()
+            && self.tells(&message.task);
         if will_run {
-            self.tell_event(message, || EventKind::Received);
+            self.events
+                .emit(EventGroup::Run, || Some(TaskEvent::now(Arc::clone(message), EventKind::Received)));
         }
         will_run && self.events.is_heard(EventGroup::Run)
     }

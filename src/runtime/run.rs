@@ -317,7 +317,7 @@ impl Run {
             delivery.started();
         }
         self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
-            worker: self.context.worker().into(),
+            worker: Arc::clone(self.context.worker_arc()),
         });
         self.runtime.begin(&self.context, self.definition, self.pid()).await;
         Ok(delivery)

@@ -284,6 +284,10 @@ impl Context {
         &self.run.worker
     }
 
+    pub(crate) fn worker_arc(&self) -> &Arc<str> {
+        &self.run.worker
+    }
+
     /// The number of this attempt, from 1. Retries and crashes burn attempts; postponing, continuing and shutdown do
     /// not.
     pub fn attempt(&self) -> u32 {

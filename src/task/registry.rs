@@ -1,6 +1,6 @@
 //! The registry of all tasks of this program, which are found at link time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use regex::Regex;
 use serde_json::Value;
@@ -22,6 +22,8 @@ pub struct Registry {
     rate_limits: BTreeMap<String, Option<RateLimit>>,
     /// What the program says of the tenants of its tasks.
     tenants: TenantRules,
+    /// The tasks of which no events are sent: those with the option `send_events = false`.
+    muted: HashSet<&'static str>,
 }
 
 /// The error of two tasks that share a name.
@@ -73,7 +75,9 @@ impl Registry {
         }
         let (never_expire, rate_limits) = (Vec::new(), BTreeMap::new());
         let (defaults, tenants) = (TaskDefaults::default(), TenantRules::default());
-        Ok(Self { tasks, defaults, never_expire, rate_limits, tenants })
+        let muted =
+            tasks.values().filter(|task| !(task.options)().send_events).map(|task| task.name).collect();
+        Ok(Self { tasks, defaults, never_expire, rate_limits, tenants, muted })
     }
 
     /// Has the program's defaults hold for the options that tasks do not state.
@@ -147,6 +151,12 @@ impl Registry {
         self.tasks.get(name).copied()
     }
 
+    /// Whether no events are sent of what happens to the task: its option `send_events` is false. It is asked for each event, so
+    /// it does not make the options anew.
+    pub(crate) fn is_muted(&self, name: &str) -> bool {
+        self.muted.contains(name)
+    }
+
     /// A task that takes data that is not among `data`, and the type of that data. Of several, the first by name.
     pub(crate) fn lacks(&self, data: &DataMap) -> Option<(&'static TaskDefinition, &'static NeededData)> {
         let lacking = |task: &&'static TaskDefinition| {
@@ -214,6 +224,16 @@ mod tests {
         assert_eq!(registry.nearest("zzz"), None);
         assert_eq!(registry.names(), ["app::send_email", "app::send_sms"]);
         assert!(registry.get("app::send_sms").is_some());
+    }
+
+    #[test]
+    fn tasks_that_send_no_events_are_muted() {
+        let options = || TaskOptions { send_events: false, ..TaskOptions::default() };
+        let quiet: &'static TaskDefinition =
+            Box::leak(Box::new(TaskDefinition { options, ..task("app::quiet", "src/d.rs:3") }));
+        let registry = Registry::from_definitions([&A, quiet].into_iter()).unwrap();
+        let muted = ["app::quiet", "app::send_email", "python.task"].map(|name| registry.is_muted(name));
+        assert_eq!(muted, [true, false, false]);
     }
 
     #[test]
