@@ -15,6 +15,7 @@ use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
 use crate::runtime::gates::{Admission, Bell};
+use crate::task::clock::now;
 use crate::task::{self, TaskId};
 
 /// A delivery that may start.
@@ -171,6 +172,6 @@ impl Handler<Granted> for Queue {
     type Result = ();
 
     fn handle(&mut self, _: Granted, _: &mut Context<Self>) {
-        self.pump();
+        self.pump(now());
     }
 }
