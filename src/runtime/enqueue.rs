@@ -147,3 +147,58 @@ impl Drop for Unsent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::MemoryBroker;
+    use crate::store::MemoryStore;
+    use crate::task::canvas::CanvasLimits;
+    use crate::task::registry::Registry;
+    use crate::task::{Arguments, Dispatcher, Router, TaskOptions};
+
+    struct Anywhere;
+
+    impl Router for Anywhere {
+        fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
+            Ok("q".to_owned())
+        }
+
+        fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+            "q".to_owned()
+        }
+    }
+
+    fn runtime() -> Runtime {
+        let dispatcher = Dispatcher {
+            registry: Registry::from_definitions(std::iter::empty()).unwrap(),
+            route: Box::new(Anywhere),
+            max_message_size: 1 << 16,
+            limits: CanvasLimits::default(),
+            reply_to: None,
+            without_lanes: None,
+            without_windows: None,
+            without_exchanges: None,
+            indexes_arguments: false,
+        };
+        let store = Arc::new(MemoryStore::default());
+        let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+        Runtime::new(broker, store, Arc::new(dispatcher))
+    }
+
+    /// Hundreds of enqueues wait for one commit, and each of them has this future.
+    #[tokio::test]
+    async fn what_waits_for_a_receipt_holds_no_message() {
+        let runtime = runtime();
+        let (message, unsent) = runtime.prepare(NewTask::new("t", TaskOptions::default())).unwrap();
+        let id = message.id.clone();
+        let again = Arc::clone(&message);
+        let sending = runtime.send(message, true, unsent);
+        let size = size_of_val(&sending);
+        assert!(size <= 384, "{size} bytes");
+        let receipt = sending.await.unwrap();
+        assert_eq!((receipt.queue.as_str(), &receipt.id), ("q", &id));
+        let twice = runtime.send(again, true, Unsent(None)).await;
+        assert_eq!(twice, Err(EnqueueError::DuplicateId { id }));
+    }
+}
