@@ -14,8 +14,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::dead_letter::requeued;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, CasOutcome, Condition, Consumer,
-    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, QueueCounts, Results, Settler, Sink,
-    TenantBacklog, UniqueWindows, call_sink,
+    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Publishing, QueueCounts, Results,
+    Settler, Sink, TenantBacklog, UniqueWindows, call_sink,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, MemoryStore};
@@ -177,10 +177,10 @@ impl MemoryBroker {
     }
 
     /// Publishes a message, without anything to wait for.
-    pub(crate) fn publish_now(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+    pub(crate) fn publish_now(&self, message: Arc<Message>, unique: bool) -> Result<Receipt, BrokerError> {
         let mut state = self.shared.lock()?;
         if unique && self.shared.is_taken(&state, &message.id) {
-            return Err(BrokerError::DuplicateId(message.id));
+            return Err(BrokerError::DuplicateId(message.id.clone()));
         }
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Memory);
         if let Some(holder) = state.windows.holder(&message) {
@@ -188,7 +188,6 @@ impl MemoryBroker {
         }
         let due = message.eta;
         let is_new = !message.is_in_canvas();
-        let message = Arc::new(message);
         let joined = self.shared.arrive(&mut state, Arc::clone(&message), due, is_new);
         if joined.is_none() {
             state.windows.acquire(&message);
@@ -208,7 +207,7 @@ impl MemoryBroker {
         if notes.get(&change.key) != change.expected.as_ref() {
             return Ok(CasOutcome::Outdated);
         }
-        let noted = match self.publish_now(message, true) {
+        let noted = match self.publish_now(Arc::new(message), true) {
             Ok(receipt) => CasOutcome::Taken(receipt),
             Err(BrokerError::DuplicateId(_)) => CasOutcome::Changed,
             Err(error) => return Err(error),
@@ -427,7 +426,11 @@ impl Broker for MemoryBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        self.publish_now(message, unique)
+        self.publish_now(Arc::new(message), unique)
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+        Publishing::answered(self.publish_now(message, unique))
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
