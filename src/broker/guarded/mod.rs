@@ -95,7 +95,11 @@ impl Broker for GuardedBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        caught("publish", async { self.given.publish(message, unique).await }).await
+        // The message is moved into the broker's own future at once, because it is large and every call takes this way.
+        match panic::tried("broker", "publish", || self.given.publish(message, unique)) {
+            Ok(publishing) => caught("publish", publishing).await,
+            Err(text) => Err(BrokerError::Panicked(text)),
+        }
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
