@@ -30,10 +30,10 @@ use crate::runtime::brakes::fits;
 use crate::runtime::rule_count::{RuleCount, count_unfinished};
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
-use act::PREFIX;
+use act::{act_in, forget_cancel, keep_cancel};
 use run::BulkRun;
 
-pub use act::{BulkAct, BulkAction, BulkUndo, MOST_UNDOABLE};
+pub use act::{BulkAct, BulkAction, BulkCancel, BulkUndo, MOST_UNDOABLE};
 pub(crate) use act::{BulkOrder, acts_in, begin_in, why_not_undoable};
 
 /// How often a process looks whether another one has left an act behind.
@@ -121,6 +121,31 @@ impl Celeriac {
         if act.goes_on() {
             self.carry_out(act.clone());
         }
+        Ok(act)
+    }
+
+    /// Cancels an act on many tasks that goes on: what was done by now stays done, is told with its number, and can be undone as
+    /// always; the rest is left alone. The act ends in the background, at the next of its steps of a thousand tasks, whichever
+    /// process carries it out, and does not begin again after a restart. Answers with the act as it is now;
+    /// [`wait`](BulkHandle::wait) comes back when it has ended. An act that was cancelled before stays so.
+    ///
+    /// # Errors
+    /// There is no act of this id, it is over, or it is not known whether this is noted.
+    pub async fn cancel_bulk(&self, id: &str) -> Result<BulkAct, ControlError> {
+        let unknown = || ControlError::UnknownAct(id.to_owned());
+        let mut act = self.bulk().act(id).await?.ok_or_else(unknown)?;
+        let by = self.who().map(str::to_owned);
+        let cannot = |why| ControlError::CannotCancel(id.to_owned(), why);
+        let cancel = act.begin_cancel(now(), by).map_err(cannot)?.clone();
+        let notes = self.runtime().notes();
+        keep_cancel(notes, id, &cancel).await?;
+        // It may have ended in between, and then nobody reads of it any more.
+        let act = self.bulk().act(id).await?.ok_or_else(unknown)?;
+        if act.ended_at.is_some() {
+            forget_cancel(notes, id).await?;
+        }
+        tracing::info!(target: "celeriac", id, by = ?cancel.by, done = act.done, found = act.found, "an act on many tasks is cancelled");
+        self.inner.bulk.progress.send_replace(());
         Ok(act)
     }
 
@@ -339,8 +364,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The store does not answer.
     pub async fn act(&self, id: &str) -> Result<Option<BulkAct>, ControlError> {
-        let text = self.celeriac.runtime().notes().note(&format!("{PREFIX}{id}")).await?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        Ok(act_in(self.celeriac.runtime().notes(), id).await?)
     }
 
     /// Waits for the end of an act, and of its undo if that has begun, whoever carries them out.

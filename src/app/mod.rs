@@ -20,6 +20,7 @@ mod client_only;
 mod commands;
 mod commit_table;
 mod control;
+mod control_error;
 mod defaults;
 mod demotion;
 mod downloads;
@@ -67,15 +68,16 @@ pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
 pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
-pub use bulk::{BulkAct, BulkAction, BulkForecast, BulkHandle, BulkUndo, MOST_UNDOABLE};
+pub use bulk::{BulkAct, BulkAction, BulkCancel, BulkForecast, BulkHandle, BulkUndo, MOST_UNDOABLE};
 #[cfg(feature = "cli")]
 pub(crate) use bulk::{BulkOrder, acts_in, begin_in, why_not_undoable};
 pub use child_process::is_child_process;
+pub use control_error::ControlError;
 pub use durations::DurationQuery;
 #[cfg(feature = "cli")]
 pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
-pub use handle::{Celeriac, ControlError};
+pub use handle::Celeriac;
 pub use health::{Health, Trouble, TroubleKind};
 pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]

@@ -57,8 +57,10 @@ pub(super) enum BulkCommand {
     Retry(BulkRetryArgs),
     /// List the acts of the last week, and how far they are.
     List(BulkListArgs),
+    /// Cancel an act that is not over: what is done stays done, and the rest is left alone.
+    Cancel(BulkOneArgs),
     /// Undo an act within ten minutes of its end: what it has revoked, moved or purged is where it was, unless it has run.
-    Undo(BulkUndoArgs),
+    Undo(BulkOneArgs),
 }
 
 /// The arguments of an act on what waits.
@@ -111,9 +113,9 @@ pub(super) struct BulkListArgs {
     json: bool,
 }
 
-/// The arguments of `celeriac bulk undo`.
+/// The arguments of what is done to one act.
 #[derive(Debug, Args)]
-pub(super) struct BulkUndoArgs {
+pub(super) struct BulkOneArgs {
     /// The id of the act, as `celeriac bulk list` prints it.
     id: String,
     #[command(flatten)]
@@ -130,6 +132,11 @@ pub(super) fn run(command: &BulkCommand, out: &mut impl Write) -> Result<(), Fai
             BulkCommand::Revoke(args) => on_waiting(BulkAction::Revoke, None, args, out).await,
             BulkCommand::Move(args) => on_waiting(BulkAction::Move, Some(&args.to), &args.waiting, out).await,
             BulkCommand::Purge(args) => on_waiting(BulkAction::Purge, None, args, out).await,
+            BulkCommand::Cancel(args) => {
+                let store = open_store(directory(args.source.chosen()?)?)?;
+                let done = cancel(args, &store, out).await;
+                ended(done, &store).await
+            }
             BulkCommand::Undo(args) => {
                 let store = open_store(directory(args.source.chosen()?)?)?;
                 let done = undo(args, &store, out).await;
@@ -291,13 +298,37 @@ async fn change(
     Ok(())
 }
 
-async fn undo(args: &BulkUndoArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
-    let id = &args.id;
-    let act = acts_in(store).await?.into_iter().find(|act| act.id == *id);
-    let mut act = act.ok_or_else(|| {
+/// The act of this id.
+async fn act_of(id: &str, store: &EmbeddedBroker) -> Result<BulkAct, Failure> {
+    let act = acts_in(store).await?.into_iter().find(|act| act.id == id);
+    act.ok_or_else(|| {
         let text = "of the last week; `celeriac bulk list` prints those that there are";
         Failure::Found(format!("There is no act `{}` {text}.", one_line(id)))
-    })?;
+    })
+}
+
+/// Ends an act. Nobody carries it out meanwhile, because the program does not run.
+async fn cancel(args: &BulkOneArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
+    let id = &args.id;
+    let mut act = act_of(id, store).await?;
+    let cannot = |why| Failure::Found(format!("The act `{id}` cannot be cancelled: {why}."));
+    act.begin_cancel(now(), std::env::var("USER").ok()).map_err(cannot)?;
+    act.ended_at = Some(now());
+    act.keep(store).await?;
+    if args.json {
+        writeln!(out, "{}", told(&act))?;
+        return Ok(());
+    }
+    writeln!(out, "act `{id}` is cancelled: {} of {} were done.", counted(act.done, "task"), act.found)?;
+    if act.undoable_until().is_some() && act.done > 0 {
+        writeln!(out, "`celeriac bulk undo {id}` takes them back within ten minutes.")?;
+    }
+    Ok(())
+}
+
+async fn undo(args: &BulkOneArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
+    let id = &args.id;
+    let mut act = act_of(id, store).await?;
     let cannot = |why| Failure::Found(format!("The act `{id}` cannot be undone: {why}."));
     act.begin_undo(now()).map_err(cannot)?;
     act.keep(store).await?;
@@ -427,7 +458,7 @@ async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> R
             act.done.to_string(),
             act.failed.to_string(),
             undo_of(act),
-            act.error.clone().unwrap_or_default(),
+            note_of(act),
         ]);
     }
     if !acts.is_empty() {
@@ -455,12 +486,27 @@ fn undo_of(act: &BulkAct) -> String {
     }
 }
 
+/// Why it has ended, or is to end, before all was done.
+fn note_of(act: &BulkAct) -> String {
+    match (&act.error, &act.cancel) {
+        (Some(error), _) => error.clone(),
+        (None, Some(cancel)) => match &cancel.by {
+            Some(by) => format!("cancelled by {by}"),
+            None => "cancelled".to_owned(),
+        },
+        (None, None) => String::new(),
+    }
+}
+
 /// An act for programs: times are texts.
 fn told(act: &BulkAct) -> Value {
     let mut told = serde_json::to_value(act).unwrap_or_default();
     told["begun_at"] = act.begun_at.to_string().into();
     told["ended_at"] = json!(act.ended_at.map(|at| at.to_string()));
     told["undoable_until"] = json!(act.undoable_until().filter(|at| *at > now()).map(|at| at.to_string()));
+    if let Some(cancel) = &act.cancel {
+        told["cancel"]["at"] = cancel.at.to_string().into();
+    }
     if let Some(undo) = &act.undo {
         told["undo"]["begun_at"] = undo.begun_at.to_string().into();
         told["undo"]["ended_at"] = json!(undo.ended_at.map(|at| at.to_string()));

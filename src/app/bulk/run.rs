@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::act::{BulkAct, BulkAction, PREFIX};
+use super::act::{BulkAct, BulkAction, PREFIX, cancel_in};
 use crate::actors::queue::Surrendered;
 use crate::app::client::{release_handed_over, remains_of_revoked, tell_hooks_of_revoked};
 use crate::app::handle::{Celeriac, ControlError};
@@ -78,8 +78,9 @@ impl BulkRun {
             }
             _ => {
                 self.act.error = error.or(self.act.error.take());
-                let BulkAct { id, found, done, failed, error, .. } = &self.act;
-                tracing::info!(target: "celeriac", id, found, done, failed, ?error, "an act on many tasks is over");
+                let BulkAct { id, found, done, failed, error, cancel, .. } = &self.act;
+                let is_cancelled = cancel.is_some();
+                tracing::info!(target: "celeriac", id, found, done, failed, ?error, is_cancelled, "an act on many tasks is over");
                 self.act.ended_at = Some(now());
             }
         }
@@ -108,16 +109,28 @@ impl BulkRun {
         Ok(leads)
     }
 
-    /// Does to what waits what the act says, until nothing is left. `false`: another process goes on with it.
+    /// Whether somebody has cancelled the act.
+    async fn is_cancelled(&mut self) -> Result<bool, ControlError> {
+        self.act.cancel = cancel_in(self.celeriac.runtime().notes(), &self.act.id).await?;
+        Ok(self.act.cancel.is_some())
+    }
+
+    /// Does to what waits what the act says, until nothing is left or it is cancelled. `false`: another process goes on with it.
     async fn change(&mut self) -> Result<bool, ControlError> {
         let mut barren = 0_u32;
         loop {
+            if self.is_cancelled().await? {
+                return Ok(true);
+            }
             let ids = self.waiting_ids().await?;
             if ids.is_empty() {
                 return Ok(true);
             }
             let (done, mut failures) = (self.act.done, Failures::default());
             for ids in ids.chunks(NOTED) {
+                if self.is_cancelled().await? {
+                    return Ok(true);
+                }
                 let one_by_one =
                     self.act.action == BulkAction::Revoke && self.celeriac.bulk_changes().is_none();
                 match one_by_one {
@@ -288,11 +301,14 @@ impl BulkRun {
         Ok(()) // what was taken over and is not back goes back to its queue
     }
 
-    /// Tries again what has failed. `false`: another process goes on with it.
+    /// Tries again what has failed, until it is cancelled. `false`: another process goes on with it.
     async fn retry(&mut self) -> Result<bool, ControlError> {
         let filter = self.celeriac.failed_by(&self.act.rule, self.act.begun_at)?;
         let ids = self.celeriac.keeper()?.failed_ids(&filter).await?;
         for ids in ids.chunks(NOTED) {
+            if self.is_cancelled().await? {
+                return Ok(true);
+            }
             let Retried { ids, refused } = self.celeriac.keeper()?.retry_failed(ids, None).await?;
             self.act.done += ids.len() as u64;
             self.act.failed += refused.len() as u64;

@@ -186,6 +186,18 @@ pub(super) async fn check_sender(
     reach.check(&visit, permission).await
 }
 
+/// Makes sure that whoever cancels or undoes a bulk act may do what it does with all tasks that it can be about.
+pub(super) async fn check_touch(
+    console: &Console,
+    request: &HttpRequest,
+    id: &str,
+    action: BulkAction,
+) -> Result<(), ConsoleProblem> {
+    let act = bulk_act(console, id, action).await?;
+    let reach = BulkReach::of(console, &act.rule, act.to.as_deref());
+    check_sender(console, request, &reach, permission_of(action)).await
+}
+
 /// Makes sure that whoever sets or releases a brake of no queue may brake the tasks of every queue that it can be about.
 pub(super) async fn check_brake(
     console: &Console,

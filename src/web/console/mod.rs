@@ -17,7 +17,7 @@
 //! | `processes` | what runs here, stuck bodies first, and the programs on the broker |
 //! | `downloads` | progress and downloads as their users see them |
 //! | `live` | charts of the last minutes |
-//! | `bulk` | acts on all tasks that match: how far they are; move, revoke, purge, run again, undo |
+//! | `bulk` | acts on all tasks that match: how far they are; move, revoke, purge, run again, cancel, undo |
 //! | `acts` | who did what |
 //!
 //! Each page is JSON with `?format=json`. The console is [closed](Console::authorize) until the program says who may do what.
@@ -55,6 +55,7 @@ mod call_form;
 mod charts;
 mod fields;
 mod frame;
+mod outcomes;
 mod pages;
 mod parts;
 mod problem;
