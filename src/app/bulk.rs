@@ -27,7 +27,7 @@ use crate::broker::{BulkChanges, TaskFilter};
 use crate::core::Timestamp;
 use crate::core::brake::BrakeRule;
 use crate::runtime::brakes::fits;
-use crate::runtime::rule_count::{RuleCount, count_unfinished};
+use crate::runtime::rule_count::{CountProgress, RuleCount, count_unfinished};
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 use act::{act_in, forget_cancel, keep_cancel};
@@ -260,7 +260,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot look at all that waits.
     pub async fn count_waiting(&self, rule: &BrakeRule) -> Result<RuleCount, ControlError> {
-        Ok(self.count(rule, None, now()).await?.0)
+        Ok(self.count(rule, None, now(), &Arc::default()).await?.0)
     }
 
     /// How many tasks [`retry`](Self::retry) would be about now.
@@ -282,10 +282,10 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
     ) -> Result<BulkForecast, ControlError> {
-        self.forecast(action, rule, to, now()).await
+        self.forecast(action, rule, to, now(), &Arc::default()).await
     }
 
-    /// As [`dry_run`](Self::dry_run), of the tasks that were there by `then`.
+    /// As [`dry_run`](Self::dry_run), of the tasks that were there by `then`. `progress` tells how far it is.
     ///
     /// # Errors
     /// As those of the act.
@@ -295,12 +295,13 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
         then: Timestamp,
+        progress: &Arc<CountProgress>,
     ) -> Result<BulkForecast, ControlError> {
         let (found, waiting, in_canvas) = match action {
             BulkAction::Retry => (self.count_failed_by(rule, then).await?, None, 0),
             BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
                 let to = self.target(action, to)?;
-                let (count, in_canvas) = self.count(rule, to.as_deref(), then).await?;
+                let (count, in_canvas) = self.count(rule, to.as_deref(), then, progress).await?;
                 (count.tasks, Some(count), in_canvas)
             }
         };
@@ -316,7 +317,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// As [`count_waiting`](Self::count_waiting), or the act cannot be noted. Then nothing is revoked.
     pub async fn revoke(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Revoke, rule, None, now()).await
+        self.begin(BulkAction::Revoke, rule, None, now(), None).await
     }
 
     /// Puts all tasks that have failed for good by now and match back into their queues, with their attempts counted anew.
@@ -324,7 +325,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// As [`count_failed`](Self::count_failed), or the act cannot be noted. Then nothing is tried again.
     pub async fn retry(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Retry, rule, None, now()).await
+        self.begin(BulkAction::Retry, rule, None, now(), None).await
     }
 
     /// Puts all tasks that wait now and match to the end of another queue, in their order. They keep their ids, times,
@@ -337,7 +338,7 @@ impl BulkHandle<'_> {
     /// As [`count_waiting`](Self::count_waiting), there is no such queue, the broker cannot move what waits, or the act cannot
     /// be noted. Then nothing is moved.
     pub async fn move_to(&self, rule: &BrakeRule, queue: &str) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Move, rule, Some(queue), now()).await
+        self.begin(BulkAction::Move, rule, Some(queue), now(), None).await
     }
 
     /// Deletes all tasks that wait now and match, as Celery's `purge` does with all of a queue: no record is left of them,
@@ -348,7 +349,7 @@ impl BulkHandle<'_> {
     /// As [`count_waiting`](Self::count_waiting), the broker cannot delete what waits, or the act cannot be noted. Then nothing
     /// is deleted.
     pub async fn purge(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Purge, rule, None, now()).await
+        self.begin(BulkAction::Purge, rule, None, now(), None).await
     }
 
     /// All acts of the last week, the oldest first.
@@ -385,7 +386,7 @@ impl BulkHandle<'_> {
         }
     }
 
-    /// Begins an act on the tasks that were there by `then`.
+    /// Begins an act on the tasks that were there by `then`. `counted`: how many those are, if they were counted before.
     ///
     /// # Errors
     /// As those of the act.
@@ -395,12 +396,14 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
         then: Timestamp,
+        counted: Option<u64>,
     ) -> Result<BulkAct, ControlError> {
         let to = self.target(action, to)?;
-        let found = match action {
-            BulkAction::Retry => self.count_failed_by(rule, then).await?,
-            BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
-                self.count(rule, to.as_deref(), then).await?.0.tasks
+        let found = match (counted, action) {
+            (Some(counted), _) => counted,
+            (None, BulkAction::Retry) => self.count_failed_by(rule, then).await?,
+            (None, BulkAction::Revoke | BulkAction::Move | BulkAction::Purge) => {
+                self.count(rule, to.as_deref(), then, &Arc::default()).await?.0.tasks
             }
         };
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
@@ -437,6 +440,7 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
         then: Timestamp,
+        progress: &Arc<CountProgress>,
     ) -> Result<(RuleCount, u64), ControlError> {
         self.knows_all()?;
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
@@ -450,7 +454,9 @@ impl BulkHandle<'_> {
             }
             is_meant
         };
-        let count = count_unfinished(self.celeriac.inspector()?, is_counted).await?;
+        let (inspect, queue) = (self.celeriac.inspector()?, rule.queue.as_deref());
+        progress.begin(&*self.celeriac.runtime().broker, queue).await;
+        let count = count_unfinished(inspect, queue, progress, is_counted).await?;
         Ok((count, in_canvas.load(Ordering::Relaxed)))
     }
 

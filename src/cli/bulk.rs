@@ -216,7 +216,8 @@ async fn act_on_waiting(
 ) -> Result<(), Failure> {
     let (action, rule, to) = (order.action, order.rule.clone(), order.to.clone());
     check_queues(&rule, to.as_ref(), store).await?;
-    let found = count_unfinished(store, meant_by(&rule, to.clone())?).await?;
+    let found =
+        count_unfinished(store, rule.queue.as_deref(), &Arc::default(), meant_by(&rule, to.clone())?).await?;
     let not_undoable = why_not_undoable(action, true, &acts_in(store).await?, found.tasks);
     let mut act = match args.yes && found.tasks > 0 {
         true => Some(begin_in(store, order, found.tasks).await?),

@@ -78,7 +78,7 @@ pub struct BulkAct {
     pub by: Option<String>,
     /// When it began, or when its tasks were counted before. It is about the tasks that were there then.
     pub begun_at: Timestamp,
-    /// How many tasks matched when it began.
+    /// How many tasks matched when it began, or when they were counted before.
     pub found: u64,
     /// How many tasks are done. A process that was killed may have done up to a thousand more than it had noted.
     pub done: u64,

@@ -341,7 +341,7 @@ impl OperatorAct {
             Self::Bulk(form) => {
                 let reach = form.reach(console);
                 bulk_acts::check_sender(console, request, &reach, self.permission()).await?;
-                form.begin(&celeriac).await
+                form.begin(console, &celeriac).await
             }
             Self::CancelBulk { id, action } => {
                 bulk_acts::check_touch(console, request, id, *action).await?;

@@ -53,6 +53,7 @@ mod brake_form;
 mod bulk_acts;
 mod call_form;
 mod charts;
+mod counts;
 mod fields;
 mod frame;
 mod outcomes;
@@ -89,6 +90,7 @@ use super::streams::Streams;
 use crate::Celeriac;
 use crate::task::Message;
 use act_log::ActLog;
+use counts::Counts;
 use rights::AuthorizationHook;
 use samples::Samples;
 use sealed_places::SealedPlaces;
@@ -125,6 +127,7 @@ pub struct Console {
 #[derive(Default)]
 struct ConsoleState {
     looks: SharedLooks,
+    counts: Counts,
     samples: Samples,
     places: SealedPlaces,
     acts: ActLog,
