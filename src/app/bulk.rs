@@ -89,6 +89,12 @@ impl BulkState {
         let (running, kept) = (Mutex::default(), Mutex::default());
         Self { handle: Handle::current(), running, kept, progress: watch::Sender::new(()) }
     }
+
+    /// The event loop that has started the runtime.
+    #[cfg(unix)]
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
 }
 
 impl Celeriac {

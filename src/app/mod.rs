@@ -37,6 +37,8 @@ mod lanes;
 mod layers;
 mod limits;
 mod listener;
+#[cfg(unix)]
+mod local_control;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod persistent;
@@ -80,6 +82,8 @@ pub use fleet::{Fleet, NodeReplies};
 pub use handle::Celeriac;
 pub use health::{Health, Trouble, TroubleKind};
 pub use history::HistoryQuery;
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) use local_control::SOCKET;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::brake::{RuleArgs, counted, refused, tell_counts};
 use super::failed::keeper;
+use super::local::{LocalProgram, StoreOrProgram, open_or_ask};
 use super::place::{BrokerSource, Place, TaskSource, open_store};
 use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
@@ -26,7 +27,6 @@ use crate::core::brake::BrakeRule;
 use crate::core::did_you_mean;
 use crate::runtime::brakes::fits;
 use crate::runtime::rule_count::count_unfinished;
-use crate::store::Notes;
 use crate::task::Message;
 use crate::task::clock::now;
 
@@ -132,16 +132,26 @@ pub(super) fn run(command: &BulkCommand, out: &mut impl Write) -> Result<(), Fai
             BulkCommand::Revoke(args) => on_waiting(BulkAction::Revoke, None, args, out).await,
             BulkCommand::Move(args) => on_waiting(BulkAction::Move, Some(&args.to), &args.waiting, out).await,
             BulkCommand::Purge(args) => on_waiting(BulkAction::Purge, None, args, out).await,
-            BulkCommand::Cancel(args) => {
-                let store = open_store(directory(args.source.chosen()?)?)?;
-                let done = cancel(args, &store, out).await;
-                ended(done, &store).await
-            }
-            BulkCommand::Undo(args) => {
-                let store = open_store(directory(args.source.chosen()?)?)?;
-                let done = undo(args, &store, out).await;
-                ended(done, &store).await
-            }
+            BulkCommand::Cancel(args) => match open_or_ask(directory(args.source.chosen()?)?).await? {
+                StoreOrProgram::Store(store) => {
+                    let done = cancel(args, &store, out).await;
+                    ended(done, &store).await
+                }
+                StoreOrProgram::Program(program) => {
+                    let says = "the program ends it at its next step";
+                    ask(args, "cancel_bulk", says, &program, out).await
+                }
+            },
+            BulkCommand::Undo(args) => match open_or_ask(directory(args.source.chosen()?)?).await? {
+                StoreOrProgram::Store(store) => {
+                    let done = undo(args, &store, out).await;
+                    ended(done, &store).await
+                }
+                StoreOrProgram::Program(program) => {
+                    let says = "the program takes it back in the background";
+                    ask(args, "undo_bulk", says, &program, out).await
+                }
+            },
             BulkCommand::Retry(args) => {
                 let rule = args.rule.rule()?;
                 directory(args.place.chosen()?.place)?;
@@ -149,11 +159,21 @@ pub(super) fn run(command: &BulkCommand, out: &mut impl Write) -> Result<(), Fai
                 let done = retry(args, rule, &broker, out).await;
                 ended(done, &*broker).await
             }
-            BulkCommand::List(args) => {
-                let store = open_store(directory(args.source.chosen()?)?)?;
-                let done = list(args, &store, out).await;
-                ended(done, &store).await
-            }
+            BulkCommand::List(args) => match open_or_ask(directory(args.source.chosen()?)?).await? {
+                StoreOrProgram::Store(store) => {
+                    let done = match acts_in(&store).await {
+                        Ok(acts) => list(args, &acts, out),
+                        Err(error) => Err(error.into()),
+                    };
+                    ended(done, &store).await
+                }
+                StoreOrProgram::Program(program) => {
+                    let mut told = program.answer("bulk_acts", Value::Null).await?;
+                    let acts = told.get_mut("acts").map(Value::take).unwrap_or_default();
+                    let acts: Vec<BulkAct> = read(acts)?;
+                    list(args, &acts, out)
+                }
+            },
         }
     })
 }
@@ -429,8 +449,33 @@ async fn retry(
     Ok(())
 }
 
-async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> Result<(), Failure> {
-    let acts = acts_in(notes).await?;
+/// Reads what the program has answered.
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        Failure::Found(format!("The program of this store answers something else: {error}."))
+    })
+}
+
+/// Has the program that runs do something to an act. `says`: what it does.
+async fn ask(
+    args: &BulkOneArgs,
+    method: &str,
+    says: &str,
+    program: &LocalProgram,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let act: BulkAct = read(program.answer(method, json!({ "id": args.id })).await?)?;
+    match args.json {
+        true => writeln!(out, "{}", told(&act))?,
+        false => {
+            let done = counted(act.done, "task");
+            writeln!(out, "act `{}`: {says}; {done} of {} done by now.", act.id, act.found)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(args: &BulkListArgs, acts: &[BulkAct], out: &mut impl Write) -> Result<(), Failure> {
     if args.json {
         let acts: Vec<Value> = acts.iter().map(told).collect();
         writeln!(out, "{}", json!({ "acts": acts }))?;
@@ -448,7 +493,7 @@ async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> R
         Column::left("UNDO", 40),
         Column::left("ERROR", WIDTH),
     ]);
-    for act in &acts {
+    for act in acts {
         table.add([
             act.id.clone(),
             act.action.as_str().to_owned(),
