@@ -105,5 +105,5 @@ pub use unfinished::RevokedTasks;
 
 pub use crate::actors::QueueHold;
 pub use crate::core::durations::RunTimeFigures;
-pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
+pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark, WaitSpread};
 pub use crate::store::history::{History, HistoryMark};
