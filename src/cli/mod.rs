@@ -81,7 +81,7 @@ enum Command {
     #[command(subcommand)]
     Brake(brake::BrakeCommand),
     /// Count all tasks in an embedded store that match a rule, and revoke, move, purge or retry them, or undo that. Its program
-    /// must not run.
+    /// must not run, but to list, cancel and undo: then it is asked.
     #[command(subcommand)]
     Bulk(bulk::BulkCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.
