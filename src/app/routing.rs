@@ -10,7 +10,7 @@ use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRo
 use crate::core::did_you_mean;
 use crate::runtime::run_times::{RunTimeKeeper, WatchedArguments};
 use crate::task::registry::Registry;
-use crate::task::{Arguments, EnqueueError, Router, TaskKind};
+use crate::task::{Arguments, EnqueueError, RoutedQueue, Router, TaskKind};
 
 /// The catalogue, and for each known task its queue.
 ///
@@ -270,13 +270,14 @@ impl Router for Arc<Routing> {
         task: &str,
         wanted: Option<&str>,
         arguments: &Arguments,
-    ) -> Result<String, EnqueueError> {
+    ) -> Result<RoutedQueue, EnqueueError> {
         let route = self.tasks.get(task);
         let queue = self.queue_by(route, tenant, task, wanted, arguments)?;
         let is_tasks_own = |wanted: &str| route.is_some_and(|route| route.stated.as_deref() == Some(wanted));
         let instead =
             if wanted.is_none_or(is_tasks_own) { self.demotions.instead_of(queue, tenant) } else { None };
-        Ok(instead.unwrap_or(queue).to_owned())
+        let instead_of = instead.map(|_| queue.to_owned());
+        Ok(RoutedQueue { name: instead.unwrap_or(queue).to_owned(), instead_of })
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {

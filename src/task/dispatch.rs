@@ -10,6 +10,7 @@ mod delivery;
 mod headers;
 mod options;
 mod parent_task;
+mod router;
 
 use std::sync::Arc;
 
@@ -26,32 +27,7 @@ pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
 pub(crate) use parent_task::ParentTask;
-
-/// Finds the queue of a call: the one that the call asks for, or else the task's own.
-pub(crate) trait Router: Send + Sync {
-    /// The physical queue of a call.
-    fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
-
-    /// The same of a call on behalf of this tenant, whose tasks may take longer than those of others.
-    fn queue_for(
-        &self,
-        _tenant: Option<&str>,
-        task: &str,
-        wanted: Option<&str>,
-        arguments: &Arguments,
-    ) -> Result<String, EnqueueError> {
-        self.queue(task, wanted, arguments)
-    }
-
-    /// The queue of a call that must not fail, because the end that it follows from has happened. It is the best queue
-    /// that exists.
-    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
-
-    /// Whether each task in this physical queue is run by every process that serves it.
-    fn is_broadcast(&self, _queue: &str) -> bool {
-        false
-    }
-}
+pub(crate) use router::{RoutedQueue, Router};
 
 /// Makes messages of calls.
 pub(crate) struct Dispatcher {
@@ -119,6 +95,7 @@ impl Dispatcher {
         }
         let wanted = call.options.queue.as_deref();
         let queue = self.route.queue_for(call.headers.tenant(), &call.task, wanted, &call.arguments)?;
+        let queue = queue.noted(&mut call.headers);
         call.serial = self.serial(&mut call, known)?;
         let now = now();
         self.fill_in_defaults(&mut call, known, now);
@@ -153,7 +130,7 @@ impl Dispatcher {
         let wanted = call.options.queue.as_deref();
         let tenant = call.headers.tenant();
         let queue = match self.route.queue_for(tenant, &named, wanted, &call.arguments) {
-            Ok(queue) => queue,
+            Ok(queue) => queue.noted(&mut call.headers),
             Err(error) => {
                 let queue = self.route.queue_of_last_resort(&named, wanted);
                 if wanted != Some(&queue) {

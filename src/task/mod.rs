@@ -80,7 +80,7 @@ pub use defaults::TaskDefaults;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
-pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, Router};
+pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, RoutedQueue, Router};
 pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
 pub use enqueue_many::EnqueueMany;
@@ -100,7 +100,7 @@ pub use limit_key::LimitKeyFn;
 pub(crate) use limit_key::shortened_key;
 #[doc(hidden)]
 pub use limit_key::{limit_key_of, rate_key_of};
-pub(crate) use message::{CONFIRM, DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub(crate) use message::{CONFIRM, DEMOTED, DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};

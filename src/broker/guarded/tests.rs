@@ -223,6 +223,14 @@ impl Inspect for Broken {
     async fn unfinished_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         panic!("unfinished_ids")
     }
+    async fn page_unfinished_ids(
+        &self,
+        _: &TaskFilter,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        panic!("page_unfinished_ids")
+    }
     async fn remove(&self, _: &TaskId, _: RecordFn) -> Result<Removal, BrokerError> {
         panic!("remove")
     }
@@ -439,6 +447,7 @@ async fn a_panic_is_an_error() {
             ("list_unfinished", inspect.list_unfinished(&all, 1).await.err()),
             ("page_unfinished", inspect.page_unfinished(&all, &[], None, 1).await.err()),
             ("unfinished_ids", inspect.unfinished_ids(&all).await.err()),
+            ("page_unfinished_ids", inspect.page_unfinished_ids(&all, None, 1).await.err()),
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),
             ("oldest_ready", broker.backlog().unwrap().oldest_ready("q").await.err()),
