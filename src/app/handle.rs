@@ -29,7 +29,7 @@ use crate::actors::serial::Serials;
 use crate::actors::slot_pool::SlotPools;
 use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
-use crate::broker::{BrokerError, DeadLetter};
+use crate::broker::DeadLetter;
 use crate::catalogue::{Catalogue, QueueRow};
 use crate::commit_table::CommitTable;
 use crate::runtime::Runtime;

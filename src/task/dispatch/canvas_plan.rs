@@ -87,7 +87,7 @@ impl Dispatcher {
     }
 
     /// Makes the message of a call in a canvas that a caller sends.
-    fn first(&self, call: Call, origin: &ParentTask) -> Result<Message, EnqueueError> {
+    pub(super) fn first(&self, call: Call, origin: &ParentTask) -> Result<Message, EnqueueError> {
         let known = self.registry.get(&call.task);
         let (call, workflow) = self.read(call, known, origin);
         // The message has no unique window: a caller who waits for a part that was left out would wait in vain.

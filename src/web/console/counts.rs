@@ -195,7 +195,8 @@ mod tests {
         let (dropped, mut drops) = tokio::sync::mpsc::unbounded_channel::<()>();
         for n in 0..=MOST {
             let held = dropped.clone();
-            let never = counts.count(&n.to_string(), |_| async move {
+            let key = n.to_string();
+            let never = counts.count(&key, |_| async move {
                 let _held = held;
                 std::future::pending::<u64>().await
             });
