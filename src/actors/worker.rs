@@ -179,27 +179,29 @@ impl Handler<Start> for Worker {
 }
 
 /// The loop of a worker: it runs what lies on the desk, one task after the other, until the worker is gone. A loop is made once,
-/// so a run takes no future of its own from the event loop.
+/// so a run takes no future of its own from the event loop. Whatever panics in a step ends that step alone: a loop that ended
+/// would leave its worker with tasks that nobody runs.
 async fn run_tasks(desk: Rc<Desk>) {
-    while let Some(Start { run, delivery, permit }) = desk.next().await {
-        let (context, child) = (run.context.clone(), run.child.clone());
-        let at_desk = AtDesk::of(&desk, delivery.tag());
-        let ended = AssertUnwindSafe(run.execute(delivery)).catch_unwind().await;
-        drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
-        match ended {
-            Ok(mut report) => {
-                if let Some(child) = child {
-                    report.worker = child.after_run();
-                }
-                permit.give_back(report);
-            }
-            Err(panic) => {
-                let panic = panic_message(panic);
-                tracing::error!(id = %context.id(), panic, "a run panicked outside of its body; its task goes back to its queue");
-                drop(permit);
-            }
+    while let Some(start) = desk.next().await {
+        let context = start.run.context.clone();
+        if let Err(panic) = AssertUnwindSafe(run_task(&desk, start)).catch_unwind().await {
+            let panic = panic_message(panic);
+            tracing::error!(id = %context.id(), panic, "a run panicked outside of its body; its task goes back to its queue");
         }
     }
+}
+
+/// Runs a task and gives its slot back, also if the run panics.
+async fn run_task(desk: &Rc<Desk>, Start { run, delivery, permit }: Start) {
+    let child = run.child.clone();
+    // A panic drops this first, and the permit last.
+    let at_desk = AtDesk::of(desk, delivery.tag());
+    let mut report = run.execute(delivery).await;
+    if let Some(child) = child {
+        report.worker = child.after_run();
+    }
+    drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
+    permit.give_back(report);
 }
 
 /// The worker's child process is gone, in this way.
