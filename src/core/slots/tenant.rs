@@ -84,7 +84,7 @@ pub(super) enum Owed {
     Ahead,
 }
 
-/// The sorted set in which a tenant is, with its key there.
+/// Where a tenant is found by a key, and the key that is in force there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Shelf {
     #[default]
@@ -251,7 +251,7 @@ impl TenantBook {
         self.floor = self.floor.saturating_add(spent(micros(took), self.busy_weight));
     }
 
-    /// Puts a tenant into the set where its state belongs, and counts it where it is to be counted.
+    /// Puts a tenant on the shelf where its state belongs, and counts it where it is to be counted.
     pub(super) fn place(&mut self, number: usize, slots: usize, now: Timestamp) {
         self.note_busy(number, now);
         let account = &self.accounts[number];
