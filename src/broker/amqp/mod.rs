@@ -396,8 +396,7 @@ impl Broker for AmqpBroker {
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
         self.there(async move {
-            // A program that starts while its connection is cut, or while a node is restarted, must not fail for
-            // that.
+            // A program that starts while its connection is cut or a node is restarted must not fail for that.
             let until = deadline(Instant::now(), shared.options.publish_timeout);
             let mut pause = ReconnectPause::default();
             loop {
