@@ -9,6 +9,7 @@ use super::figures::in_use;
 use super::place::open_store;
 use crate::app::NodeReplies;
 use crate::broker::{BrokerError, EmbeddedBroker};
+use crate::catalogue::one_line;
 
 /// An embedded store, or the program that has it open.
 pub(super) enum StoreOrProgram {
@@ -40,7 +41,7 @@ impl LocalProgram {
     pub(super) async fn replies(&self, method: &str, arguments: Value) -> Result<NodeReplies, Failure> {
         let mut told = self.ask(method, arguments).await?;
         if let Some(error) = told.get("error").and_then(Value::as_str) {
-            return Err(Failure::Found(format!("The program of this store says: {error}.")));
+            return Err(says(error));
         }
         let node = told.get("node").and_then(Value::as_str).unwrap_or("celeriac").to_owned();
         let answer = told.get_mut("answer").map(Value::take).unwrap_or_default();
@@ -55,10 +56,15 @@ impl LocalProgram {
         let replies = self.replies(method, arguments).await?;
         let answer = replies.into_values().next().unwrap_or_default();
         match answer.get("error").and_then(Value::as_str) {
-            Some(error) => Err(Failure::Found(format!("The program of this store says: {error}."))),
+            Some(error) => Err(says(error)),
             None => Ok(answer),
         }
     }
+}
+
+/// An error that the program tells. Whoever has the socket may write what it likes to a terminal, so control characters go.
+fn says(error: &str) -> Failure {
+    Failure::Found(format!("The program of this store says: {}.", one_line(error)))
 }
 
 #[cfg(unix)]

@@ -1,8 +1,8 @@
 //! `celeriac why`: says why a task does not run, and when it will start.
 //!
 //! Over RabbitMQ the programs know that, so they are asked by remote control, and Celery's workers for what they hold. The program
-//! that has an embedded store open is asked, too, and a store whose program does not run says by itself what it knows. In all cases the text is made of the JSON of
-//! an explanation, whoever has written it.
+//! that has an embedded store open is asked, too, and a store whose program does not run says by itself what it knows. In all cases
+//! the text is made of the JSON of an explanation, whoever has written it.
 
 use std::io::Write;
 use std::path::Path;
