@@ -28,7 +28,7 @@ use crate::catalogue::QueueRow;
 use crate::core::accounts::{OTHER, TaskPlace};
 use crate::core::counted_wait::WaitTimes;
 use crate::core::duration_histogram::Edges;
-use crate::core::tag_map::TagMap;
+use crate::core::number_map::TagMap;
 use crate::core::{self, Intensity, Restarts, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;

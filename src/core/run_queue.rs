@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::held::{HeldItems, UsedTurn};
 use super::Timestamp;
-use super::tag_map::{TagMap, take};
+use super::number_map::{TagMap, take};
 
 mod held;
 

@@ -9,9 +9,9 @@ use std::cmp::Reverse;
 
 use super::lazy_heap::LazyHeap;
 use super::line_items::LineItems;
-use super::numbers::NumberMap;
 use super::tenant::Spent;
 use crate::core::Timestamp;
+use crate::core::number_map::NumberMap;
 
 /// The place of a task in its line.
 pub(super) type LineKey = (Reverse<u8>, u64);

@@ -1,22 +1,25 @@
-//! A map by the tags of deliveries, which are numbers that the broker's side of this process counts up.
+//! Maps by numbers that this process counts up itself, such as the tags of deliveries.
 //!
-//! Nobody outside of the process chooses a tag, so a multiplication spreads them well enough, and a look-up costs a fraction of
-//! what the hasher of the standard library takes.
+//! Nobody outside of the process chooses such a number, so a multiplication spreads them well enough, and a look-up costs a fraction
+//! of what the hasher of the standard library takes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+/// Values by numbers. Their order is of no meaning, and the same for the same history.
+pub type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
 /// Values by the tags of deliveries.
-pub type TagMap<T> = HashMap<u64, T, BuildHasherDefault<TagHasher>>;
+pub type TagMap<T> = NumberMap<u64, T>;
 
 /// A map that is smaller than this keeps its memory when it drains.
 const SMALL: usize = 1_024;
 
-/// Spreads tags, and other numbers that nobody outside chooses.
+/// Spreads numbers that nobody outside chooses.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TagHasher(u64);
+pub struct NumberHasher(u64);
 
-impl Hasher for TagHasher {
+impl Hasher for NumberHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -30,6 +33,10 @@ impl Hasher for TagHasher {
         // the high ones, which are those that a map looks at.
         let product = u128::from(self.0 ^ number) * 0x9E37_79B9_7F4A_7C15;
         self.0 = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
     }
 }
 
@@ -50,8 +57,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_in_a_row_spread_over_the_low_bits_and_the_high_ones() {
-        let hash = |tag: u64| BuildHasherDefault::<TagHasher>::default().hash_one(tag);
+    fn numbers_in_a_row_spread_over_the_low_bits_and_the_high_ones() {
+        let hash = |number: u64| BuildHasherDefault::<NumberHasher>::default().hash_one(number);
+        assert_eq!(BuildHasherDefault::<NumberHasher>::default().hash_one(7_usize), hash(7));
         for stride in [1, 2, 64, 1 << 20, 1 << 40] {
             let low: HashSet<u64> = (0..1_024).map(|n| hash(n * stride) & 1_023).collect();
             let high: HashSet<u64> = (0..1_024).map(|n| hash(n * stride) >> 57).collect();
