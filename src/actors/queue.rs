@@ -334,8 +334,11 @@ impl Queue {
         self.last_start = Some(now);
         self.runtime.levers.accept(&message);
         self.note_start(&message, now);
-        // A slot is idle only while its worker is there. Without one the delivery would drop here, and go back.
-        let Some(staffed) = self.workers.get(slot).and_then(Option::as_ref) else { return true };
+        // A slot is idle only while its worker is there. Without one the delivery drops here, and goes back.
+        let Some(staffed) = self.workers.get(slot).and_then(Option::as_ref) else {
+            self.backlog.finish(tag);
+            return true;
+        };
         let context = task::Context::of_run(RunSetup {
             message: Arc::clone(&message),
             worker: staffed.name(),
