@@ -10,7 +10,7 @@
 //! - A program whose socket cannot be made runs without it. The log says so once.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::codec::{Framed, LinesCodec};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::control;
 use super::handle::{Celeriac, CeleriacInner};
@@ -46,32 +47,60 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 type Lines = Framed<UnixStream, LinesCodec>;
 
-/// The socket, which goes with this value.
-pub(super) struct LocalSocket(PathBuf);
+/// The socket, which goes with this value, and with it whoever answers there.
+pub(super) struct LocalSocket {
+    path: PathBuf,
+    /// Tells the file from another one: the next program may have a socket of the same name by the time that this goes.
+    file: FileMark,
+    _listens: DropGuard,
+}
+
+impl LocalSocket {
+    /// The socket that is at this path. `listens` is cancelled when it goes.
+    fn at(path: PathBuf, listens: CancellationToken) -> io::Result<Self> {
+        let file = file_at(&path)?;
+        Ok(Self { path, file, _listens: listens.drop_guard() })
+    }
+}
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
+        if file_at(&self.path).ok() != Some(self.file) {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(%error, "the socket of the store stays; the next program replaces it");
         }
     }
+}
+
+/// What a file is told by from those before it and after it at its path: its device, its number there, which another file may get
+/// when it is gone, and when it was made or changed, in seconds and nanoseconds.
+type FileMark = (u64, u64, i64, i64);
+
+fn file_at(path: &Path) -> io::Result<FileMark> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 impl Celeriac {
     /// Answers questions that come over the socket in this directory, whose store this program has open, until the shutdown.
     pub(super) fn answer_locally(&self, dir: &Path) {
         let path = dir.join(SOCKET);
-        let listener = match bind(&path) {
-            Ok(listener) => listener,
+        let listens = self.inner.ending.child_token();
+        let bound =
+            bind(&path).and_then(|listener| Ok((listener, LocalSocket::at(path.clone(), listens.clone())?)));
+        let (listener, socket) = match bound {
+            Ok(bound) => bound,
             Err(error) => {
                 tracing::warn!(target: "celeriac", path = %path.display(), %error, "the program runs without its socket, so `celeriac --directory` cannot ask it");
                 return;
             }
         };
-        *self.inner.control.local.lock() = Some(LocalSocket(path));
-        let (inner, ending) = (Arc::downgrade(&self.inner), self.inner.ending.clone());
+        *self.inner.control.local.lock() = Some(socket);
+        let inner = Arc::downgrade(&self.inner);
         let serve = async move {
-            ending.run_until_cancelled(accept(&listener, &inner)).await;
+            listens.run_until_cancelled(accept(&listener, &inner)).await;
         };
         self.inner.bulk.handle().spawn(serve);
     }
@@ -97,7 +126,10 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
             "the runtime in which the program was started has no I/O: build it with `enable_all`",
         ))
     })?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        let _ = std::fs::remove_file(path); // nobody listens there
+        return Err(error);
+    }
     Ok(listener)
 }
 
@@ -202,8 +234,13 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let client = UnixStream::connect(&path).await.unwrap();
         assert!(is_own_user(&listener.accept().await.unwrap().0));
-        drop((client, LocalSocket(path.clone())));
-        assert!(!path.exists());
+        let listens = CancellationToken::new();
+        let of_before = LocalSocket::at(path.clone(), CancellationToken::new()).unwrap();
+        let _next = bind(&path).unwrap();
+        drop((of_before, client, listener));
+        assert!(path.exists(), "it is the next program's by now");
+        drop(LocalSocket::at(path.clone(), listens.clone()).unwrap());
+        assert!(!path.exists() && listens.is_cancelled());
         std::fs::write(&path, "a file").unwrap();
         assert!(bind(&path).unwrap_err().to_string().contains("something else"));
         assert_eq!(std::fs::read(&path).unwrap(), b"a file");
