@@ -124,3 +124,14 @@ impl LocalProgram {
         Err(Failure::Found("Nobody answers here for a store that a program has open.".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_is_one_line_without_control_characters() {
+        let Failure::Found(text) = says("no such\nqueue \u{1b}[31m`a`") else { panic!("something is found") };
+        assert_eq!(text, "The program of this store says: no such queue [31m`a`.");
+    }
+}
