@@ -37,10 +37,10 @@ impl EventGroup {
 
 /// A set of groups.
 #[derive(Clone, Copy)]
-pub(super) struct EventGroups(u8);
+pub(super) struct EventGroups(pub(super) u8);
 
 impl EventGroups {
-    fn of(groups: &[EventGroup]) -> Self {
+    pub(super) fn of(groups: &[EventGroup]) -> Self {
         Self(groups.iter().fold(0, |bits, group| bits | group.bit()))
     }
 
@@ -153,6 +153,22 @@ impl Listeners {
             count.fetch_sub(1, Ordering::Relaxed);
         });
         self.mailboxes.write().open.retain(|other| !Arc::ptr_eq(other, mailbox));
+    }
+
+    /// A listener listens to these groups from now on, and to no others.
+    #[cfg(feature = "amqp")]
+    pub(super) fn regroup(&self, mailbox: &Mailbox, groups: EventGroups) {
+        // Whoever tells an event holds the lock, so each event is told by the groups of before or by these.
+        let telling = self.mailboxes.write();
+        let before = mailbox.regroup(groups);
+        drop(telling);
+        // In this order, so that a group that stays is heard all the time.
+        self.count(groups, |count| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        self.count(before, |count| {
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 
     fn count(&self, groups: EventGroups, change: impl Fn(&AtomicUsize)) {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context as Poller, Poll, Waker, ready};
 
 use futures_util::Stream;
@@ -15,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
 use super::TaskEvent;
+#[cfg(feature = "amqp")]
+use super::event_funnel::EventGroup;
 use super::event_funnel::{EventGroups, Listeners};
 
 /// How many events wait for a slow listener.
@@ -22,7 +25,8 @@ const CAPACITY: usize = 4096;
 
 /// The events that wait for one listener.
 pub(super) struct Mailbox {
-    groups: EventGroups,
+    /// The bits of the groups that the owner listens to.
+    groups: AtomicU8,
     content: Mutex<Content>,
 }
 
@@ -44,12 +48,18 @@ struct Waiter {
 
 impl Mailbox {
     pub(super) fn new(groups: EventGroups) -> Self {
-        Self { groups, content: Mutex::default() }
+        Self { groups: AtomicU8::new(groups.0), content: Mutex::default() }
     }
 
     /// The groups that the owner listens to.
     pub(super) fn groups(&self) -> EventGroups {
-        self.groups
+        EventGroups(self.groups.load(Ordering::Relaxed))
+    }
+
+    /// The owner listens to these groups from now on. Returns those before.
+    #[cfg(feature = "amqp")]
+    pub(super) fn regroup(&self, groups: EventGroups) -> EventGroups {
+        EventGroups(self.groups.swap(groups.0, Ordering::Relaxed))
     }
 
     /// Puts an event in. If there is no room, the oldest one goes. Returns whom to wake: the listener, if it waits for no more
@@ -135,6 +145,11 @@ impl EventStream {
 /// What the publisher of events needs, who takes many at a time.
 #[cfg(feature = "amqp")]
 impl EventStream {
+    /// Listens to these groups from now on, and to no others. What has come before stays, and of a group that stays nothing is lost.
+    pub(crate) fn listen_to(&self, groups: &[EventGroup]) {
+        self.listeners.regroup(&self.mailbox, EventGroups::of(groups));
+    }
+
     /// Waits until at least so many events are there, or none comes any more. Nothing is lost if the future is dropped.
     pub(crate) async fn filled(&mut self, enough: usize) {
         poll_fn(|cx| {
@@ -248,6 +263,26 @@ mod tests {
         funnel.close();
         assert_eq!(bell.rung(), 2, "the end is told");
         assert_eq!(stream.poll_event(&mut cx).map(|event| event.is_none()), Poll::Ready(true));
+    }
+
+    #[cfg(feature = "amqp")]
+    #[test]
+    fn a_listener_keeps_what_has_come_when_it_listens_to_other_groups() {
+        let funnel = EventFunnel::default();
+        let mut stream = funnel.listen(&[EventGroup::Run, EventGroup::Custom]);
+        let heard = || EventGroup::ALL.map(|group| funnel.is_heard(group));
+        assert_eq!(heard(), [false, true, true]);
+        emit(&funnel, 2);
+        stream.listen_to(&[EventGroup::Custom, EventGroup::Sent]);
+        assert_eq!(heard(), [true, false, true]);
+        emit(&funnel, 3);
+        stream.listen_to(&EventGroup::ALL);
+        emit(&funnel, 4);
+        let mut taken = VecDeque::new();
+        stream.take_all(&mut taken);
+        assert_eq!((taken.len(), stream.missed()), (6, 0));
+        drop(stream);
+        assert_eq!(heard(), [false; 3]);
     }
 
     #[cfg(feature = "amqp")]

@@ -242,7 +242,6 @@ async fn filled(stream: &mut Option<EventStream>, enough: usize) {
 impl EventPublisher {
     /// Listens to what is to be published from now on.
     fn listen(&mut self) {
-        self.gather();
         let mut groups = vec![EventGroup::Custom];
         if self.shared.events.enabled.load(Ordering::Acquire) {
             groups.push(EventGroup::Run);
@@ -250,8 +249,11 @@ impl EventPublisher {
         if self.shared.options.task_sent_events {
             groups.push(EventGroup::Sent);
         }
-        self.stream = Some(self.listener.events(&groups));
-        self.missed = 0;
+        match &self.stream {
+            // It stays the same stream, so that no event is lost between two.
+            Some(stream) => stream.listen_to(&groups),
+            None => (self.stream, self.missed) = (Some(self.listener.events(&groups)), 0),
+        }
     }
 
     /// Events have come, or the stream has ended: the first event waits for others, and a whole batch is published.
