@@ -269,7 +269,8 @@ impl EventPublisher {
         }
     }
 
-    /// Takes and writes all that has happened so far; it is published soon.
+    /// Takes and writes all that has happened so far. If anything has, more is likely to follow, so the next flush is set, and the
+    /// first event until then need not wake this task.
     fn gather(&mut self) {
         let Some(stream) = &mut self.stream else { return };
         let mut taken = std::mem::take(&mut self.taken);
