@@ -8,6 +8,7 @@
 //! from the file and written once more.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,18 @@ impl FlushQueue {
 
     /// Writes layers until it is told to stop or the database refuses one.
     pub(super) fn run(&self, cold: &Cold) {
+        let panic = catch_unwind(AssertUnwindSafe(|| self.write_layers(cold))).err();
+        if let Some(panic) = panic {
+            // Whoever waits for the next layer must not wait for ever.
+            let error =
+                format!("the log cannot be written to the database: {}", crate::task::panic_message(panic));
+            tracing::error!(dir = %self.dir.display(), error);
+            self.state.lock().failed = Some(BrokerError::io(error));
+            self.changed.notify_all();
+        }
+    }
+
+    fn write_layers(&self, cold: &Cold) {
         while let Some((layer, mark)) = self.next(cold) {
             let written = write(cold, &self.layers, &layer, mark);
             let mut state = self.state.lock();

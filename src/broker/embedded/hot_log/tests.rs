@@ -119,13 +119,11 @@ fn a_frame_has_what_was_written() {
         .map(|write| (write.table, write.key.to_vec(), write.value.as_ref().map(|value| value.to_vec())))
         .collect();
     assert_eq!(found, expected);
+    assert!(frame::encode(&mut buffer, 3, 9, &[&commit(7)]));
     for at in 0..buffer.len() {
         let mut damaged = buffer.clone();
         damaged[at] ^= 0x10;
-        assert!(at > 400 && at % 97 != 0 || frame::Frame::read(&damaged).is_none(), "byte {at}");
-        if at > 400 && at + 400 < buffer.len() {
-            continue;
-        }
+        assert!(frame::Frame::read(&damaged).is_none(), "byte {at}");
         assert!(frame::Frame::read(&buffer[..at]).is_none(), "cut at {at}");
     }
 }
@@ -139,7 +137,7 @@ fn a_log_that_ends_anywhere_gives_the_commits_before() {
         let mut zeros = bytes.clone();
         zeros[at..].fill(0);
         zeros.resize(bytes.len() + 4096, 0);
-        for torn in [&bytes[..at], &zeros] {
+        for torn in [&bytes[..at], &zeros[..]] {
             let dir = dir_with(&[torn]);
             assert_eq!(replayed(dir.path(), none()).unwrap(), expected(1..=whole), "at {at}");
         }
@@ -165,7 +163,7 @@ fn damage_before_the_last_frame_is_an_error_that_names_the_file() {
         };
         assert_eq!(path, dir.path().join("0.log"));
         let begin = ends.iter().rev().find(|end| **end <= at).copied().unwrap_or(0);
-        assert!(error.contains(&format!("damaged at byte {begin}")), "{at}: {error}");
+        assert!(error.contains(&format!("damaged at byte {begin}:")), "{at}: {error}");
         // What can be read is read all the same.
         let read = readable(dir.path(), Some(none())).unwrap();
         assert_eq!((read.damage.len(), read.notes.len()), (1, 0), "{:?}", read.damage);
@@ -428,7 +426,9 @@ fn compare(layers: &Layers, cold: &Cold, models: &[Model; 2]) -> Result<(), Test
         prop_assert_eq!(&back, &model.keys().cloned().collect::<Vec<_>>());
         // From both ends in turn, each row comes once.
         let (mut rows, mut met) = (merged(layers, cold, table), Vec::new());
-        while let Some(row) = if met.len() % 3 == 0 { rows.next_back() } else { rows.next() } {
+        loop {
+            let row = if met.len().is_multiple_of(3) { rows.next_back() } else { rows.next() };
+            let Some(row) = row else { break };
             met.push(row.unwrap().0.to_vec());
         }
         met.sort();
@@ -436,11 +436,8 @@ fn compare(layers: &Layers, cold: &Cold, models: &[Model; 2]) -> Result<(), Test
         for (from, to) in [(0_u8, 5_u8), (5, 5), (7, 3), (3, 255)] {
             let (from, to) = ([from], [to]);
             let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-            let in_cold = cold.range(
-                table,
-                if from < to { bounds } else { (Bound::Included(&to[..]), Bound::Excluded(&to[..])) },
-            );
-            let found = model_of(Rows::merged(layers.newest_first(), Some(in_cold.unwrap()), table, bounds));
+            let in_cold = (from < to).then(|| cold.range(table, bounds).unwrap());
+            let found = model_of(Rows::merged(layers.newest_first(), in_cold, table, bounds));
             let expected: Model = model
                 .iter()
                 .filter(|(key, _)| key.as_slice() >= &from[..] && key.as_slice() < &to[..])
