@@ -446,6 +446,9 @@ impl Engine {
             // commit leaves.
             let steps =
                 if self.commit.steps.is_empty() { Ok(()) } else { self.take_steps(&mut lanes, &tables) };
+            if steps.is_err() {
+                self.seq += 1; // the failure must not be taken for that of the last commit, which is safe
+            }
             let written = steps.and_then(|()| {
                 let mut meta = Writes::default();
                 self.stage_meta(&mut meta);

@@ -27,8 +27,8 @@ const CHUNK: usize = 512;
 const SPARES: usize = 1;
 /// The pause before the flusher looks again whether the disk has room, or whether the database has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// So much stays free beside the rows of a layer, in bytes.
-const SPARE_ROOM: u64 = 4 << 20;
+/// So much must be free beside what the rows of a layer take, in bytes: the log and the merging of table files go on meanwhile.
+const SPARE_ROOM: u64 = 16 << 20;
 
 /// A layer that waits to be written to the database.
 pub(super) struct Retired {
@@ -87,9 +87,11 @@ impl FlushQueue {
         let panic = catch_unwind(AssertUnwindSafe(|| self.write_layers(cold))).err();
         if let Some(panic) = panic {
             // Whoever waits for the next layer must not wait for ever.
-            let error =
-                format!("the log cannot be written to the database: {}", crate::task::panic_message(panic));
-            tracing::error!(dir = %self.dir.display(), error);
+            let error = format!(
+                "the thread that writes the log to the database has panicked: {}",
+                crate::task::panic_message(panic)
+            );
+            tracing::error!(dir = %self.dir.display(), %error, "the store takes no further commits");
             self.state.lock().failed = Some(BrokerError::io(error));
             self.changed.notify_all();
         }

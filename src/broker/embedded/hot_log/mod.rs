@@ -7,7 +7,7 @@
 //!
 //! What holds:
 //! - A commit is in a layer only after its frame was synced. After a write or a sync has failed, nothing more is appended: the
-//!   store closes, and [reads](replay) from disk what is there.
+//!   store closes, and [reads](mod@replay) from disk what is there.
 //! - The database gets layers in the order in which they were written, and each of them is in a file of the log until the
 //!   database has synced all of it. To write one again changes nothing.
 //! - Memory and the time of a replay are bounded: at most [`MOST_RETIRED`] layers wait beside the active one, and then commits
@@ -41,7 +41,7 @@ use segment::Segment;
 
 pub(super) use layer::LayerRow;
 pub(super) use layers::{Layers, SharedLayer};
-pub(super) use replay::{ReadableLog, Replayed, readable, replay, take_off};
+pub(super) use replay::{Replayed, readable, replay, take_off};
 pub(super) use segment::is_name;
 
 /// The directory of the log in the directory of the database. Both are moved together.
