@@ -66,9 +66,9 @@ impl Copy {
         lock: Option<DirLock>,
     ) -> Result<Self, BrokerError> {
         let mark = acknowledged::read(store).map_err(|e| io_error(store, e))?;
-        // Without a log, an earlier version wrote each commit to the database's journal.
         let has_log = hot_log::is_there(&store.join("db"));
-        match journal::examine(&store.join("db"), true, mark.filter(|_| !has_log)) {
+        let has_journal = home::examine(store).map_or(!has_log, |found| found.has_journal(has_log));
+        match journal::examine(&store.join("db"), true, mark.filter(|_| has_journal)) {
             Ok(torn) => notes.extend(torn.iter().map(|torn| {
                 format!(
                     "db/{}: the last write was cut short, and not acknowledged",
@@ -84,7 +84,7 @@ impl Copy {
         let tables = copy.open()?;
         // Damage that hides the last commit is told when the rows are read.
         let log = store.join("db").join(hot_log::DIR);
-        match tables.check_reaches(&log, mark.filter(|_| has_log)) {
+        match tables.check_reaches(&log, mark.filter(|_| !has_journal)) {
             Err(BrokerError::Damaged { path, error }) if path == log => {
                 copy.damage.push(format!("{}: {error}", path.display()));
             }

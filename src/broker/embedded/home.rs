@@ -80,6 +80,12 @@ impl DirectoryContents {
     pub(super) fn is_made(self) -> bool {
         matches!(self, Self::Unnamed | Self::Earlier | Self::Made)
     }
+
+    /// Whether an earlier version has written commits to the database's journal. `has_log`: the database has a log. That of an
+    /// earlier layout has no commit, because this version writes its own layout before the first one.
+    pub(super) fn has_journal(self, has_log: bool) -> bool {
+        self == Self::Earlier || self == Self::Unnamed && !has_log
+    }
 }
 
 /// Says what a directory is to a store, without changing anything.

@@ -102,10 +102,10 @@ impl Tables {
         if found == DirectoryContents::Made && !has_log {
             return Err(BrokerError::Damaged { path: log, error: "the log is not there".to_owned() });
         }
-        // Without a log, an earlier version wrote each commit to the database's journal.
-        journal::check(&path, is_made, acknowledged.filter(|_| !has_log))?;
+        let has_journal = found.has_journal(has_log);
+        journal::check(&path, is_made, acknowledged.filter(|_| has_journal))?;
         let mut cold = Cold::open(dir, is_made)?;
-        if is_made && !has_log {
+        if has_journal {
             cold = without_journal(dir, cold, acknowledged)?;
         }
         let mut replayed = hot_log::replay(&log, cold.flushed()?)?;
