@@ -147,14 +147,14 @@ cargo test --workspace --all-features --lib --bins --tests --benches --no-run --
 cargo build --workspace --all-features --examples --quiet
 
 say "tests"
-# The fleets of tests/faults mostly wait, for leases and for nodes that start. So they run beside the targets that start no
-# service of their own; the targets that do come after both, because two RabbitMQs starve each other on two cores.
-services=(amqp brokers celery_suite commit_table flower interop otel redis_store rpc_store services_smoke stores)
+# Two lanes run side by side, because most tests wait more than they compute. One lane has the targets that start services,
+# one after the other: two RabbitMQs starve each other on two cores. The other lane has all that needs no service.
+services=(amqp brokers celery_suite commit_table flower interop otel redis_store rpc_store services_smoke stores faults)
 rest=()
 for file in tests/*.rs tests/*/main.rs tests/compile_fail/tests/*.rs; do
     name=${file%/main.rs}
     name=$(basename "$name" .rs)
-    case " faults ${services[*]} " in
+    case " ${services[*]} " in
     *" $name "*) ;;
     *) rest+=("$name") ;;
     esac
@@ -162,21 +162,26 @@ done
 targets() { # targets TARGET...
     cargo test --workspace --all-features --no-fail-fast "${@/#/--test=}"
 }
+with_services() {
+    local name failed=0
+    for name in "${services[@]}"; do # cargo would take them in the order of their names
+        targets "$name" || failed=1
+    done
+    return "$failed"
+}
 
 failed=
 : >"$log"
-set -m # the fleets are in a process group of their own
-targets faults >target/lane-faults.log 2>&1 &
+set -m # the lane is in a process group of its own
+with_services >target/lane-services.log 2>&1 &
 set +m
-lanes[faults]=$!
+lanes[services]=$!
 told cargo test --workspace --all-features --no-fail-fast --lib --bins --example custom_broker "${rest[@]/#/--test=}" || failed+=" rest"
 told cargo test --workspace --all-features --doc || failed+=" doc"
-say "the rest of tests/faults"
-wait "${lanes[faults]}" || failed+=" faults"
-unset "lanes[faults]"
-told cat target/lane-faults.log
-say "tests with services"
-told targets "${services[@]}" || failed+=" services"
+say "the rest of the tests with services"
+wait "${lanes[services]}" || failed+=" services"
+unset "lanes[services]"
+told cat target/lane-services.log
 if [ -n "$failed" ]; then
     where_the_time_went
     what_failed

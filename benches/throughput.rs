@@ -344,11 +344,50 @@ async fn catalogue() {
     running.shutdown().await;
 }
 
+/// How long the one case runs that a profiler looks at.
+const PROFILED: Duration = Duration::from_secs(5);
+
+/// Runs one case alone, for a profiler: `-- profile memory|durable|enqueue PRODUCERS`.
+async fn profiled(case: &str, producers: usize) {
+    let dir = directory();
+    let running = match case {
+        "memory" => Running::memory(one_queue(QUEUE, WORKERS)).await,
+        "durable" | "enqueue" => Running::embedded(dir.path(), one_queue(QUEUE, WORKERS)).await,
+        _ => panic!("`profile {case}`: the cases are memory, durable, and enqueue"),
+    };
+    let done = if case == "enqueue" {
+        running.celeriac.pause(QUEUE).await.expect("it pauses");
+        let watch = Watch::start();
+        let accepted = produce(producers, PROFILED, Kind::Ignored, QUEUE).await;
+        watch.stop(accepted)
+    } else {
+        end_to_end(&running, producers, PROFILED, Kind::Ignored).await
+    };
+    println!("{case}, {producers} producers: {}, {} of CPU a task", rate(done.rate), micros(done.cpu));
+    running.shutdown().await;
+}
+
+/// Runs the named cases (`-- memory durable many catalogue`), or all.
 #[tokio::main]
 async fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if let [profile, case, producers] = &args[..]
+        && profile == "profile"
+    {
+        return profiled(case, producers.parse().expect("a number of producers")).await;
+    }
     headline("throughput");
-    memory().await;
-    durable().await;
-    many().await;
-    catalogue().await;
+    let wanted = |case: &str| args.is_empty() || args.iter().any(|arg| arg == case);
+    if wanted("memory") {
+        memory().await;
+    }
+    if wanted("durable") {
+        durable().await;
+    }
+    if wanted("many") {
+        many().await;
+    }
+    if wanted("catalogue") {
+        catalogue().await;
+    }
 }

@@ -16,6 +16,8 @@ mod history;
 mod new;
 #[path = "cli/report.rs"]
 mod report;
+#[path = "cli/running_program.rs"]
+mod running_program;
 #[path = "cli/simulate.rs"]
 mod simulate;
 #[path = "cli/waiting_tasks.rs"]

@@ -297,13 +297,27 @@ fn once_loses_nothing_also_after_a_kill_and_on_the_same_data() {
 }
 
 #[test]
-fn the_page_the_queues_an_import_and_an_export() {
+fn the_console_the_queues_an_import_and_an_export() {
     let data = data();
     let server = Server::start(data.path());
 
-    let page = server.get("/");
-    assert_eq!(page.status, 200);
-    assert!(page.text().starts_with("<!doctype html>"), "{}", page.text());
+    let first = server.get("/");
+    assert_eq!(first.status, 302);
+    assert!(first.head.to_lowercase().contains("location: /console"), "{}", first.head);
+    // A queue that has no time to answer is not on it.
+    let start = Instant::now();
+    let has_all = |page: &Answer| {
+        ["sms_queue", "export_download_queue", "celery_periodic"]
+            .iter()
+            .all(|name| page.text().contains(name))
+    };
+    let mut page = server.get("/console");
+    while !has_all(&page) && start.elapsed() < PATIENCE {
+        std::thread::sleep(MOMENT);
+        page = server.get("/console");
+    }
+    assert_eq!((page.status, has_all(&page)), (200, true), "{}", page.text());
+    assert!(page.text().starts_with("<!DOCTYPE html>"), "{}", page.text());
     assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
 
     let queues = server.complete("/queues.json");

@@ -1,21 +1,25 @@
-//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both] [events] [inspect]]`.
+//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both] [events] [inspect] [flood]]`.
 //!
 //! - publishing with confirms, draining a filled queue, and both at once, on classic and on quorum queues: beside lapin
 //!   alone, which publishes and consumes the very same messages, with the same persistence, confirms and prefetch, and
 //!   acknowledges each hundred of them cumulatively;
 //! - `events`: draining while an event of each step is sent and a program reads them all, beside draining without;
 //! - `inspect`: how soon a busy worker answers the questions of remote control;
+//! - `flood`: one tenant floods a queue beside others, which is in one line, in turns, or has partitions by tenant;
 //! - with `--peers`: beside a Python Celery worker and rusty-celery on the same broker.
 //!
 //! It starts a RabbitMQ and a Redis of its own. Results would be kept in Redis, and revocations are heard from there; the tasks
 //! themselves have no results, acknowledge late and do nothing.
 
+mod flood;
 mod inspect;
 mod ours;
 mod peers;
 mod raw;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../fairness/waits.rs"]
+mod waits;
 
 use celeriac::broker::amqp::QueueType;
 use celeriac_test_support as services;
@@ -46,9 +50,8 @@ fn filling() -> u64 {
 
 /// Whether this case was asked for, or none by its name.
 fn wanted(case: &str) -> bool {
-    let named =
-        |argument: &String| ["publish", "drain", "both", "events", "inspect"].contains(&argument.as_str());
-    let mut named = std::env::args().filter(named).peekable();
+    let cases = ["publish", "drain", "both", "events", "inspect", "flood"];
+    let mut named = std::env::args().filter(|argument| cases.contains(&argument.as_str())).peekable();
     named.peek().is_none() || named.any(|argument| argument == case)
 }
 
@@ -212,6 +215,9 @@ async fn main() {
     }
     if wanted("inspect") {
         inspect::answers(&Place::new(&rabbit, &redis, QueueType::Classic)).await;
+    }
+    if wanted("flood") {
+        flood::beside_tenants(&Place::new(&rabbit, &redis, QueueType::Classic)).await;
     }
     if std::env::args().any(|argument| argument == "--peers") {
         let place = Place::new(&rabbit, &redis, QueueType::Classic);

@@ -1,6 +1,6 @@
 //! CommCare HQ in miniature: its 24 queues, with real work on each of them, in one actix-web program.
 //!
-//! `cargo run --release --example commcare` prints the URL of a page that shows the queues live.
+//! `cargo run --release --example commcare` prints the URL of a console that shows the queues live.
 //! `cargo run --release --example commcare -- --once` feeds a mixed load through all of them, looks at what came of it,
 //! prints the table, and exits non-zero if anything was lost or left.
 
@@ -40,10 +40,10 @@ struct Options {
     /// Where everything is kept: the queues, the database, uploads, exports, mails.
     #[arg(long, value_name = "DIR", default_value = "data/commcare")]
     data: PathBuf,
-    /// The port of the page; 0 takes any that is free.
+    /// The port of the pages; 0 takes any that is free.
     #[arg(long, default_value_t = 8024)]
     port: u16,
-    /// The address to listen at. The page has no login: think before it is anything but loopback.
+    /// The address to listen at. The pages have no login: think before it is anything but loopback.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
     /// Another catalogue of queues.
@@ -135,6 +135,7 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
     } else {
         let told = signal()?; // listened for before anybody knows where we are
         println!("CommCare's queues are at {url}/");
+        println!("Buttons that give them work are at {url}/soil-demo");
         told.await;
         Ok(true)
     };
@@ -180,7 +181,7 @@ fn serve(
     pages: celeriac::web::SoilPages,
     pace: web::demo::Pace,
 ) -> Result<ServerHandle, Box<dyn Error>> {
-    // As the page beside it, it has no login here: whoever reaches this address may do everything.
+    // It has no login here: whoever reaches this address may do everything.
     let console = celeriac::web::Console::new(&celeriac).title("CommCare").authorize(|_, _| true);
     let celeriac = actix_web::web::Data::new(celeriac);
     let server = HttpServer::new(move || {

@@ -222,7 +222,7 @@ mod tests {
 
     fn news(minute: u64) -> HistoryNews {
         let counts = HistoryCounts { received: 1, ..HistoryCounts::default() };
-        let rows = MinuteRows { minute, tasks: vec![("t".into(), counts)], tenants: Vec::new() };
+        let rows = MinuteRows { minute, tasks: vec![("t".into(), counts)], ..MinuteRows::default() };
         HistoryNews { minutes: vec![("q".to_owned(), vec![rows])], ..HistoryNews::default() }
     }
 

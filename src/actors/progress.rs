@@ -35,30 +35,36 @@ pub(crate) struct ActorProgressHub {
 
 /// A counting filter of task ids: whether an id may be one that somebody cares about. It may say yes of an id that
 /// is not, but never no of one that is.
-struct Interest([AtomicU32; 256]);
+struct Interest {
+    /// How many ids somebody cares about. Mostly there are none, and then no id is looked at.
+    all: AtomicU32,
+    of_ids: [AtomicU32; 256],
+}
 
 impl Default for Interest {
     fn default() -> Self {
-        Self([const { AtomicU32::new(0) }; 256])
+        Self { all: AtomicU32::new(0), of_ids: [const { AtomicU32::new(0) }; 256] }
     }
 }
 
 impl Interest {
     fn of(&self, id: &TaskId) -> &AtomicU32 {
         let [last, ..] = xxh3_64(id.as_str().as_bytes()).to_le_bytes();
-        &self.0[usize::from(last)]
+        &self.of_ids[usize::from(last)]
     }
 
     fn begin(&self, id: &TaskId) {
+        self.all.fetch_add(1, Ordering::SeqCst);
         self.of(id).fetch_add(1, Ordering::SeqCst);
     }
 
     fn end(&self, id: &TaskId) {
         self.of(id).fetch_sub(1, Ordering::SeqCst);
+        self.all.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn may_have(&self, id: &TaskId) -> bool {
-        self.of(id).load(Ordering::SeqCst) > 0
+        self.all.load(Ordering::SeqCst) > 0 && self.of(id).load(Ordering::SeqCst) > 0
     }
 }
 

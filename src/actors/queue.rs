@@ -10,7 +10,7 @@
 //!   and tries again after a pause.
 //! - A queue that dies takes its runs along: their tasks go back to the broker, and its successor has all slots.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,19 +18,18 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::retained::{Books, RetainedState};
+use super::books::{Books, Started};
+use super::retained::RetainedState;
 use super::serial::{Candidate, Serials};
 use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
-use super::status::Counters;
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
-use crate::core::accounts::{Accounts, OTHER, TaskPlace};
+use crate::core::accounts::{OTHER, TaskPlace};
 use crate::core::counted_wait::WaitTimes;
 use crate::core::duration_histogram::Edges;
-use crate::core::forecast::Forecaster;
-use crate::core::history::{HistoryEvent, MinuteBook};
-use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
+use crate::core::tag_map::TagMap;
+use crate::core::{self, Intensity, Restarts, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
 use crate::runtime::children::ChildSettings;
@@ -40,6 +39,7 @@ use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use autoscale::LoadWatch;
+use brakes::StartsOfQueue;
 use release::{HeldBack, run_end};
 use revocation::Unchecked;
 use slots::Released;
@@ -89,25 +89,23 @@ pub(crate) struct Queue {
     backlog: core::RunQueue<Delivery>,
     /// Deliveries of which the store has not said yet whether they are revoked.
     unchecked: Unchecked,
-    workers: HashMap<usize, Slot>,
+    /// The workers by their slots; `None`: the slot has none now.
+    workers: Vec<Option<Slot>>,
     idle: Vec<usize>,
     /// The runs that go on, by the tags of their deliveries.
-    runs: HashMap<u64, GivenRun>,
-    /// Serial tasks whose first start is in `time_to_start` already, although their lane then refused it: their
+    runs: TagMap<GivenRun>,
+    /// Serial tasks whose first start is in the books already, although their lane then refused it: their
     /// next start is not counted once more.
     counted: HashSet<TaskId>,
     restarts: Restarts,
-    time_to_start: TimeToStart,
+    /// What the queue counts.
+    books: Books,
+    /// The starts of its tasks, by which an operator sees what a brake would have held.
+    starts: Option<StartsOfQueue>,
     /// When a run of any kind, first or further, started last. The blockage is counted from here.
     last_start: Option<Timestamp>,
     /// What the queue has seen of the tasks that wait in the broker.
     seen: SeenBacklog,
-    counters: Counters,
-    accounts: Accounts,
-    /// When tasks that wait will start.
-    forecasts: Forecaster,
-    /// What the history has not taken yet.
-    minutes: MinuteBook,
     consumer: Option<Box<dyn Consumer>>,
     /// What the gates keep from starting.
     held_back: HeldBack,
@@ -138,7 +136,6 @@ pub(crate) struct Queue {
 struct GivenRun {
     context: task::Context,
     worker: Rc<Addr<Worker>>,
-    message: Arc<task::Message>,
     delivery_info: Option<Arc<DeliveryInfo>>,
     started_at: Timestamp,
     /// The process that runs the body.
@@ -164,26 +161,23 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
-        let Books { counters, accounts, minutes, time_to_start, forecasts } =
+        let books =
             retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
         Self {
             backlog,
             unchecked: Unchecked::default(),
-            time_to_start,
+            books,
+            starts: None,
             last_start: None,
             seen: SeenBacklog::default(),
             restarts: Restarts::new(intensity),
             children: ChildSettings::of(&row).map(Arc::new),
             row,
             runtime,
-            workers: HashMap::new(),
+            workers: Vec::new(),
             idle: Vec::new(),
-            runs: HashMap::new(),
+            runs: TagMap::default(),
             counted: HashSet::new(),
-            counters,
-            accounts,
-            forecasts,
-            minutes,
             consumer: None,
             held_back: HeldBack::default(),
             load: LoadWatch::default(),
@@ -211,13 +205,19 @@ impl Queue {
 
     /// Starts what may start: it lines runs up for idle slots, notes their starts in one step, and sends them to
     /// their workers.
-    fn pump(&mut self) {
-        self.report_to_pool();
-        if self.halted.is_some() || self.closing.is_some() {
+    fn pump(&mut self, now: Timestamp) {
+        let is_over = self.halted.is_some() || self.closing.is_some();
+        // Who asks the pool what starts next reports by the way.
+        if is_over || self.idle.is_empty() {
+            self.report_to_pool();
+        }
+        if is_over {
             return;
         }
-        self.line_up();
-        self.hasten();
+        self.line_up(now);
+        if !self.held_back.returns.is_empty() {
+            self.hasten(now);
+        }
         // The broker notes all these starts in one write, and before any of them happens: if the process dies now,
         // each counts as a crash. Tasks that are acknowledged before they run leave the broker instead.
         let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().settles_late();
@@ -235,11 +235,12 @@ impl Queue {
     }
 
     /// Takes deliveries from the broker into the backlog.
-    fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
-        let now = now();
+    fn line_up_all(&mut self, deliveries: Vec<Delivery>, now: Timestamp) {
+        let brakes_send_away = self.runtime.brakes.send_away();
         let mut arrived = Vec::new();
         for delivery in deliveries {
-            let Some(delivery) = self.past_brakes(delivery) else { continue };
+            let passed = if brakes_send_away { self.past_brakes(delivery) } else { Some(delivery) };
+            let Some(delivery) = passed else { continue };
             // One that was put back because a limit holds it has come before.
             let is_back = delivery.message().held().is_some();
             if !is_back {
@@ -260,26 +261,46 @@ impl Queue {
         self.bring_to_pool(&arrived);
     }
 
-    fn line_up(&mut self) {
+    /// Lines runs up for the idle slots.
+    fn line_up(&mut self, now: Timestamp) {
+        if self.idle.is_empty() {
+            return;
+        }
+        let has_gates = self.runtime.has_gates();
+        if !has_gates {
+            self.pass_by_gates();
+        }
         while let Some(slot) = self.idle.last().copied()
-            && let Some(released) = self.release()
+            && let Some(released) = self.release(has_gates, now)
         {
-            if self.start(slot, released) {
+            if self.start(slot, released, now) {
                 self.idle.pop();
             }
         }
     }
 
+    /// Lets the first one run that may: the first of the backlog, unless the program has gates or the queue a pool, which then
+    /// have their say.
+    fn release(&mut self, has_gates: bool, now: Timestamp) -> Option<Released> {
+        if has_gates {
+            return self.release_through_gates(now);
+        }
+        if self.pool.is_some() {
+            return self.release_by_pool(None, now);
+        }
+        let (tag, delivery) = self.backlog.release(now)?;
+        Some(Released { tag, delivery, admission: Admission::default(), permit: None })
+    }
+
     /// Starts a delivery on an idle slot. `false`: it was settled or dropped without a run, and the slot is still
     /// idle.
-    fn start(&mut self, slot: usize, released: Released) -> bool {
+    fn start(&mut self, slot: usize, released: Released, now: Timestamp) -> bool {
         let Released { tag, delivery, admission, permit } = released;
         if delivery.has_lapsed() {
             self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
-            self.forecasts.left(tag);
+            self.books.forecasts.left(tag);
             return false;
         }
-        let now = now();
         // A delivery that has expired, has crashed too often, or is of an unknown task ends here without a worker.
         let message = Arc::clone(delivery.message());
         let judge = Judge::unstarted(&message, now);
@@ -292,36 +313,32 @@ impl Queue {
         };
         // The promise is about the first start of a task only.
         let is_first = message.first_started_at.is_none() && message.crashes == 0;
-        let is_first = is_first && !self.counted.remove(&message.id);
+        // No id is hashed while no such task is known.
+        let was_counted = !self.counted.is_empty() && self.counted.remove(&message.id);
+        let is_first = is_first && !was_counted;
         // No queue could have started it while a limit held it.
         let held = admission.held();
         let free_since = held.map(|held| held.until);
         // Nor could it while its tenant had more than its share; the pool says when that was over.
         let owed_since = permit.as_ref().map(SlotPermit::counts_from);
         let times = WaitTimes { since: message.due(), free_since, owed_since, ..WaitTimes::default() };
-        let wait = now.since(times.counts_from());
-        if let Some(held) = held {
-            self.accounts.was_held(held.until.since(held.since));
-        }
-        if is_first {
-            self.time_to_start.record(wait);
-        }
-        let account = self.accounts.place(definition.name);
-        self.accounts.started(account, wait, is_first);
-        let began = HistoryEvent::Started { waited: is_first.then_some(wait) };
-        self.minutes.count(now, account, message.tenant(), began);
-        self.last_start = Some(now);
-        self.forecasts.started(tag, now);
-        self.runtime.levers.accept(&message);
-        self.runtime.brakes.started(&message, now);
-        // A run is ended by its worker's token, so a worker that dies takes it along.
-        let (worker, force) = match self.workers.get(&slot) {
-            Some(slot) => (slot.name(), slot.force()),
-            None => ("".into(), self.force.clone()),
+        let start = Started {
+            tag,
+            task: definition.name,
+            tenant: message.tenant(),
+            wait: now.since(times.counts_from()),
+            is_first,
+            held: held.map(|held| held.until.since(held.since)),
         };
+        let account = self.books.started(&start, now);
+        self.last_start = Some(now);
+        self.runtime.levers.accept(&message);
+        self.note_start(&message, now);
+        // A slot is idle only while its worker is there. Without one the delivery would drop here, and go back.
+        let Some(staffed) = self.workers.get(slot).and_then(Option::as_ref) else { return true };
         let context = task::Context::of_run(RunSetup {
             message: Arc::clone(&message),
-            worker,
+            worker: staffed.name(),
             sinks: self.runtime.sinks(),
             fence: delivery.fence(),
             again: delivery.is_again(),
@@ -335,40 +352,41 @@ impl Queue {
             context,
             pool: self.row.pool,
             child: None, // its worker has one, in the process pool
-            force,
+            // A run is ended by its worker's token, so a worker that dies takes it along.
+            force: staffed.force(),
             stuck: Arc::clone(&self.retained.stuck),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
             time_limits: self.runtime.time_limits(&message),
             place: None,
         };
-        self.assign(slot, run, delivery, (account, admission, permit));
+        let (given, start) = staffed.assign(slot, run, delivery, (account, admission, permit));
+        self.runs.insert(tag, given);
+        self.starting.push((staffed.worker(), start));
         true
     }
 
     /// Settles a delivery that is not to run, with the verdict that says why.
     fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
-        self.forecasts.left(tag);
+        self.books.forecasts.left(tag);
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
         let report = Report::of(&verdict);
-        self.counters.count(&report);
-        if let Some(ended) = report.ended() {
+        self.books.counters.count(&report);
+        if report.ended().is_some() {
             // Only the program's own tasks are told apart: other names come from outside.
             let account = self.own_account(&delivery.message().task);
-            let account = account.unwrap_or_else(|| self.accounts.place(OTHER));
-            self.accounts.ended(account, ended, None);
-            let event = HistoryEvent::Ended { ended: Some(ended), ran: None };
-            self.minutes.count(now(), account, delivery.message().tenant(), event);
+            let account = account.unwrap_or_else(|| self.books.accounts.place(OTHER));
+            self.books.ended(account, delivery.message().tenant(), &report, now());
         }
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
             let context = task::Context::of_run(RunSetup {
                 message: Arc::clone(delivery.message()),
                 worker: "".into(),
-                sinks: task::Sinks::default(),
+                sinks: Arc::default(),
                 fence: None,
                 again: false,
                 keeper: runtime.permits.clone(),
@@ -424,14 +442,8 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
-        self.forecasts.forget_made(); // what waits here goes back
-        self.retained.keep_books(Books {
-            counters: std::mem::take(&mut self.counters),
-            accounts: std::mem::take(&mut self.accounts),
-            minutes: std::mem::take(&mut self.minutes),
-            time_to_start: self.time_to_start.clone(),
-            forecasts: self.forecasts.clone(),
-        });
+        self.books.forecasts.forget_made(); // what waits here goes back
+        self.retained.keep_books(self.books.take());
     }
 }
 
@@ -464,8 +476,9 @@ impl Handler<Deliveries> for Queue {
         }
         // A broker that knows all takes a revoked task out by itself; what another one delivers is checked first.
         if self.runtime.broker.facts().knows_all {
-            self.line_up_all(deliveries);
-            self.pump();
+            let now = now();
+            self.line_up_all(deliveries, now);
+            self.pump(now);
         } else {
             self.check_revocations(deliveries, ctx);
         }
@@ -492,31 +505,31 @@ impl Handler<Finished> for Queue {
         let Finished { tag, slot, generation, report, unstarted, permit } = finished;
         let mut run = self.runs.remove(&tag);
         if let Some(run) = &mut run {
-            self.count_end(run, &report);
+            let (message, now) = (run.context.message(), report.ended_at.unwrap_or_else(now));
+            self.books.ended(run.account, message.tenant(), &report, now);
             if unstarted.is_none() {
-                let took = report.ran().map(|(_, took)| took);
-                let took = took.unwrap_or_else(|| now().since(run.started_at));
-                self.forecasts.ended(run.account.index(), took);
+                let took = report.ran().map_or_else(|| now.since(run.started_at), |(_, took)| took);
+                self.books.forecasts.ended(run.account.index(), took);
                 if !report.is_handed_back() {
                     let held = run.admission.held();
-                    self.runtime.recorded.ran(&self.row.name, &run.message, held, run.started_at, took);
+                    self.runtime.recorded.ran(&self.row.name, message, held, run.started_at, took);
                 }
             }
             run.admission.end(run_end(&report, unstarted, run.context.is_expected()));
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {
-            self.counters.overlaps += u64::from(why == Unstarted::Overlaps);
+            self.books.counters.overlaps += u64::from(why == Unstarted::Overlaps);
             if self.counted.len() < MOST_COUNTED {
                 self.counted.extend(run.map(|run| run.context.id().clone()));
             }
         }
         self.backlog.finish(tag);
-        self.counters.count(&report);
+        self.books.counters.count(&report);
         self.handed_back += usize::from(self.closing.is_some() && report.is_handed_back());
-        self.counters.panics += u64::from(report.panicked);
-        self.counters.timed_out += u64::from(report.timed_out);
-        self.counters.lost += u64::from(report.lost);
+        self.books.counters.panics += u64::from(report.panicked);
+        self.books.counters.timed_out += u64::from(report.timed_out);
+        self.books.counters.lost += u64::from(report.lost);
         // The slot is free only if the worker that had the run is still on it.
         if self.is_staffed(slot, generation) {
             match report.worker {
@@ -524,11 +537,11 @@ impl Handler<Finished> for Queue {
                 // A panic or the death of a child process is the task's fault, not the worker's: the worker is replaced
                 // at once, and the restart intensity does not count it.
                 AfterRun::Replaced => {
-                    self.counters.replaced += 1;
+                    self.books.counters.replaced += 1;
                     self.replace(slot, ctx);
                 }
                 AfterRun::Recycled => {
-                    self.counters.recycled += 1;
+                    self.books.counters.recycled += 1;
                     self.replace(slot, ctx);
                 }
                 AfterRun::Died => {
@@ -556,7 +569,7 @@ impl Handler<Pump> for Queue {
 
     fn handle(&mut self, _: Pump, _: &mut Self::Context) {
         self.pump_due = false;
-        self.pump();
+        self.pump(now());
     }
 }
 

@@ -5,18 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::status::Counters;
+use super::books::Books;
 use crate::catalogue::QueueRow;
-use crate::core::TimeToStart;
-use crate::core::accounts::Accounts;
 use crate::core::autoscale::WorkerRange;
-use crate::core::duration_histogram::Edges;
-use crate::core::forecast::Forecaster;
-use crate::core::history::MinuteBook;
 use crate::runtime::body::Stuck;
 
 /// A queue as it begins: its row, and whether an operator has paused it for good.
@@ -42,30 +36,6 @@ pub(super) struct RetainedState {
     pub(super) stuck: Arc<Stuck>,
     /// What the last actor of the queue has counted. The living one has taken it.
     books: Mutex<Option<Box<Books>>>,
-}
-
-/// What a queue counts from the start of the program.
-pub(super) struct Books {
-    pub(super) counters: Counters,
-    pub(super) accounts: Accounts,
-    /// What the history has not taken yet; its tasks have their places in these accounts.
-    pub(super) minutes: MinuteBook,
-    pub(super) time_to_start: TimeToStart,
-    /// What it has seen of run times; the tasks have their places in these accounts.
-    pub(super) forecasts: Forecaster,
-}
-
-impl Books {
-    /// Books without an entry, of a queue with this target for time-to-start, which its histogram tells by these edges.
-    pub(super) fn new(target: Option<Duration>, edges: Edges) -> Self {
-        Self {
-            counters: Counters::default(),
-            accounts: Accounts::new(edges),
-            minutes: MinuteBook::default(),
-            time_to_start: TimeToStart::new(target),
-            forecasts: Forecaster::new(rand::random()),
-        }
-    }
 }
 
 impl RetainedState {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
+use crate::runtime::own_process::own_pid;
 use crate::runtime::run::Run;
 use crate::runtime::task_levers::TimeLimits;
 use crate::task::{Context, Interrupt, TaskId};
@@ -95,7 +96,7 @@ impl RunningTask {
             soft_time_limit: message.soft_time_limit,
             time_limit: message.time_limit,
             pool: pool.as_str(),
-            pid: std::process::id(),
+            pid: own_pid(),
             interrupt: context.interrupt(),
             is_stuck: false,
         }

@@ -2,6 +2,8 @@
 //! several event loops.
 //!
 //! Invariants:
+//! - A start takes the lock twice: when its queue asks what starts next, and when it is over. An arrival shares it with all
+//!   that come with it.
 //! - The lock is held for the decision alone: nobody waits, sends or settles meanwhile. A queue that gets a slot by the end of
 //!   another queue's run is told after that.
 //! - A slot is lent by a [`SlotPermit`], which goes with the run. Whatever becomes of the run, of its worker or of its queue, the
@@ -53,6 +55,8 @@ pub(crate) struct SlotPool {
     state: Mutex<PoolState>,
     /// Whether a task waits that has found no slot. Bodies look at it at their checkpoints.
     is_wanted: AtomicBool,
+    /// Whether all slots are taken. Queues look at it at each arrival.
+    is_full: AtomicBool,
     /// Says when the turns of tasks come. Who has its lock may take the other one, and not the other way round.
     forecaster: Mutex<PoolForecaster>,
 }
@@ -73,7 +77,8 @@ impl SlotPool {
     fn new(rules: SlotRules) -> Arc<Self> {
         let state = PoolState { slots: Slots::new(rules), members: Vec::new() };
         let forecaster = Mutex::new(PoolForecaster::new(rand::random()));
-        Arc::new(Self { state: Mutex::new(state), is_wanted: AtomicBool::new(false), forecaster })
+        let (is_wanted, is_full) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { state: Mutex::new(state), is_wanted, is_full, forecaster })
     }
 
     /// Makes this actor the one of its queue. It starts nothing before it reports free workers.
@@ -98,17 +103,27 @@ impl SlotPool {
             let mut state = self.state.lock();
             let answer = change(&mut state.slots, now);
             state.slots.dispatch(now);
-            self.is_wanted.store(state.slots.is_wanted(), Ordering::Release);
+            self.publish(&state.slots);
             (answer, state.told(own))
         };
         told.iter().for_each(|queue| queue.do_send(Granted));
         answer
     }
 
+    /// Tells those who do not lock whether slots are wanted and taken. What has not changed is not written, so that other
+    /// cores need not read it anew.
+    fn publish(&self, slots: &Slots) {
+        let is_full = slots.running() >= slots.slots();
+        for (flag, is) in [(&self.is_wanted, slots.is_wanted()), (&self.is_full, is_full)] {
+            if flag.load(Ordering::Relaxed) != is {
+                flag.store(is, Ordering::Release);
+            }
+        }
+    }
+
     /// The number of slots, if all of them are taken.
     pub(super) fn all_taken(&self) -> Option<usize> {
-        let state = self.state.lock();
-        Some(state.slots.slots()).filter(|slots| state.slots.running() >= *slots)
+        self.is_full.load(Ordering::Acquire).then(|| self.state.lock().slots.slots())
     }
 
     /// Takes grants back from queues that do not answer, and sees whether anything may start by now.
@@ -158,24 +173,30 @@ impl PoolMember {
         self.pool.step(Some(self.number), |slots, now| slots.report(self.number, free, is_open, now));
     }
 
-    /// The next task of the queue that gets a slot, by its tag.
-    pub(super) fn next_task(&self) -> Option<(u64, SlotPermit)> {
-        let now = now();
+    /// [Reports](Self::report), and takes the next task of the queue that gets a slot, by its tag: one lock for both.
+    ///
+    /// # Errors
+    /// No task of the queue gets one now. How long until it is worth asking for a slot although nothing happens, if it ever is.
+    pub(super) fn next_task(
+        &self,
+        free: usize,
+        is_open: bool,
+        now: Timestamp,
+    ) -> Result<(u64, SlotPermit), Option<Duration>> {
         let (grant, told) = {
             let mut state = self.pool.state.lock();
             let slots = &mut state.slots;
-            let grant = slots.take(self.number).or_else(|| {
-                slots.dispatch(now);
-                slots.take(self.number)
-            });
-            self.pool.is_wanted.store(slots.is_wanted(), Ordering::Release);
+            slots.report(self.number, free, is_open, now);
+            slots.dispatch(now);
+            let grant = slots.take(self.number);
+            let grant = grant.ok_or_else(|| slots.next_look(now).map(|at| at.since(now)));
+            self.pool.publish(slots);
             (grant, state.told(Some(self.number)))
         };
         told.iter().for_each(|queue| queue.do_send(Granted));
-        let grant = grant?;
+        let SlotGrant { run, tag, counts_from } = grant?;
         let pool = Arc::clone(&self.pool);
-        let SlotGrant { run, tag, counts_from } = grant;
-        Some((tag, SlotPermit { pool, run, counts_from, has_begun: false, is_over: false }))
+        Ok((tag, SlotPermit { pool, run, counts_from, has_begun: false, is_over: false }))
     }
 
     /// A gate holds the task of a grant, until it is brought back.
@@ -227,12 +248,6 @@ impl PoolMember {
     /// What of the waiting in the queue counts.
     pub(super) fn counted_waits(&self) -> CountedWaits {
         self.pool.state.lock().slots.counted_waits(self.number)
-    }
-
-    /// How long until it is worth asking for a slot although nothing happens.
-    pub(super) fn next_look(&self) -> Option<Duration> {
-        let now = now();
-        self.pool.state.lock().slots.next_look(now).map(|at| at.since(now))
     }
 }
 

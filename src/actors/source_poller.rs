@@ -364,7 +364,7 @@ impl PollerParts {
         let call = self.poller.call(due).map_err(|error| told(error, true))?;
         let client = self.client.upgrade().ok_or_else(|| ("the runtime has ended".to_owned(), false))?;
         // A panic is caught here, because the task's unique key is made by the program's own code.
-        match AssertUnwindSafe(Client::enqueue(&*client, call)).catch_unwind().await {
+        match AssertUnwindSafe(Client::enqueue(&*client, Box::new(call))).catch_unwind().await {
             Ok(Ok(receipt)) => Ok((key, receipt)),
             Ok(Err(error)) => Err(told(error.to_string(), error.is_permanent())),
             Err(panic) => Err(told(format!("its enqueue panicked: {}", panic_message(panic)), true)),

@@ -1,31 +1,34 @@
 //! A worker: it has one slot of its queue, runs one task at a time, and answers what it runs.
 //!
-//! The queue builds a worker for each slot and sends it [`Start`]. The run is a future of its own beside the actor,
-//! so the worker's mailbox stays free, and no task body is ever polled inside an actor's poll.
+//! The queue builds a worker for each slot and sends it [`Start`]. The worker lays the task on its [`Desk`], and the worker's
+//! loop, a future of its own beside the actor, runs what lies there. So the worker's mailbox stays free, and no task body is ever
+//! polled inside an actor's poll.
 //!
 //! In the process pool a worker has a child process, which runs the bodies of its tasks. The worker takes tasks when its
 //! child is ready, and goes when its child does: the queue puts another worker on its slot, with another child.
 //!
 //! Invariants:
-//! - What the worker runs lies on its [`Desk`], which worker and run share. The run clears it when it ends; both live
-//!   on one event loop, so this takes no message.
+//! - A run whose future panics outside of its body costs nobody else anything: its task goes back, and the loop goes on.
 //! - A worker that is dropped ends its run and hands the task back: no run goes on that no worker knows of.
 
-use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use super::desk::{AtDesk, Desk};
 use super::queue::{ChildDown, Finished, Queue, WorkerReady};
-use super::running::{OwnRun, RunningTask};
+use super::running::RunningTask;
 use super::slot_pool::SlotPermit;
 use crate::broker::Delivery;
 use crate::runtime::Runtime;
 use crate::runtime::children::ChildSettings;
 use crate::runtime::process::ChildProcess;
 use crate::runtime::run::{AfterRun, Report, Run};
+use crate::task::panic_message;
 
 /// The actor. When a task has panicked, the queue replaces the worker that ran it with a new one.
 pub(super) struct Worker {
@@ -36,59 +39,11 @@ pub(super) struct Worker {
     pub(super) generation: u64,
     pub(super) runtime: Arc<Runtime>,
     /// Cancelling it ends the worker's run at once and hands the task back to the broker.
-    pub(super) force: CancellationToken,
+    pub(super) force: Arc<CancellationToken>,
     pub(super) desk: Rc<Desk>,
     /// How the worker's child process is to be; `None`: it has none.
     pub(super) children: Option<Arc<ChildSettings>>,
     pub(super) child: Option<Arc<ChildProcess>>,
-}
-
-/// What a worker and its run share: the run's facts, and whether the worker is to stop after it.
-#[derive(Default)]
-pub(super) struct Desk(RefCell<State>);
-
-#[derive(Default)]
-struct State {
-    /// The run, with the tag of its delivery.
-    run: Option<(u64, OwnRun)>,
-    /// Set when the queue has let the worker go while it had a run: the worker is told to stop when the run ends.
-    retires: Option<Addr<Worker>>,
-}
-
-impl Desk {
-    fn lay(&self, tag: u64, run: OwnRun) {
-        self.0.borrow_mut().run = Some((tag, run));
-    }
-
-    /// The run of the delivery with this tag is over.
-    fn clear(&self, tag: u64) {
-        let mut state = self.0.borrow_mut();
-        state.run.take_if(|(at, _)| *at == tag);
-        if let Some(worker) = state.retires.take() {
-            worker.do_send(Retire);
-        }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.0.borrow().run.is_some()
-    }
-
-    /// Whether there is a run. If so, `worker` is sent [`Retire`] once more when the run is over.
-    fn wait_for_end(&self, worker: Addr<Worker>) -> bool {
-        let mut state = self.0.borrow_mut();
-        let is_busy = state.run.is_some();
-        state.retires = is_busy.then_some(worker);
-        is_busy
-    }
-}
-
-/// Clears the desk when it is dropped, whether the run ended, panicked or was dropped itself.
-struct AtDesk(Rc<Desk>, u64);
-
-impl Drop for AtDesk {
-    fn drop(&mut self) {
-        self.0.clear(self.1);
-    }
 }
 
 /// Why a serial task did not start although a worker was given to it.
@@ -103,7 +58,7 @@ pub(super) enum Unstarted {
 /// A worker slot that is lent to a run. When this is dropped, the queue is told ([`Finished`]) that the slot is free
 /// again, so a slot cannot be lost, whatever became of the run.
 pub(super) struct SlotGuard {
-    queue: Addr<Queue>,
+    queue: Arc<Addr<Queue>>,
     tag: u64,
     slot: usize,
     generation: u64,
@@ -115,7 +70,7 @@ pub(super) struct SlotGuard {
 
 impl SlotGuard {
     pub(super) fn new(
-        queue: Addr<Queue>,
+        queue: Arc<Addr<Queue>>,
         tag: u64,
         slot: usize,
         generation: u64,
@@ -167,6 +122,7 @@ impl Actor for Worker {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        actix_rt::spawn(run_tasks(Rc::clone(&self.desk)));
         if let Some(children) = self.children.clone() {
             self.start_child(&children, ctx);
             return;
@@ -209,25 +165,40 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.force.cancel();
+        self.desk.close();
     }
 }
 
 impl Handler<Start> for Worker {
     type Result = ();
 
-    fn handle(&mut self, Start { mut run, delivery, permit }: Start, _: &mut Self::Context) {
-        let child = self.child.clone();
-        run.child = child.clone();
-        let at_desk = AtDesk(Rc::clone(&self.desk), delivery.tag());
-        self.desk.lay(delivery.tag(), OwnRun::of(&run));
-        actix_rt::spawn(async move {
-            let mut report = run.execute(delivery).await;
-            if let Some(child) = child {
-                report.worker = child.after_run();
+    fn handle(&mut self, mut start: Start, _: &mut Self::Context) {
+        start.run.child.clone_from(&self.child);
+        self.desk.lay(start);
+    }
+}
+
+/// The loop of a worker: it runs what lies on the desk, one task after the other, until the worker is gone. A loop is made once,
+/// so a run takes no future of its own from the event loop.
+async fn run_tasks(desk: Rc<Desk>) {
+    while let Some(Start { run, delivery, permit }) = desk.next().await {
+        let (context, child) = (run.context.clone(), run.child.clone());
+        let at_desk = AtDesk::of(&desk, delivery.tag());
+        let ended = AssertUnwindSafe(run.execute(delivery)).catch_unwind().await;
+        drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
+        match ended {
+            Ok(mut report) => {
+                if let Some(child) = child {
+                    report.worker = child.after_run();
+                }
+                permit.give_back(report);
             }
-            drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
-            permit.give_back(report);
-        });
+            Err(panic) => {
+                let panic = panic_message(panic);
+                tracing::error!(id = %context.id(), panic, "a run panicked outside of its body; its task goes back to its queue");
+                drop(permit);
+            }
+        }
     }
 }
 
@@ -254,7 +225,7 @@ impl Handler<GetRun> for Worker {
     type Result = MessageResult<GetRun>;
 
     fn handle(&mut self, _: GetRun, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.desk.0.borrow().run.as_ref().map(|(_, run)| run.now()))
+        MessageResult(self.desk.running())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::core::brake::{Brake, BrakeAction, BrakeError, BrakeRule, STANDING};
 use crate::core::did_you_mean;
 use crate::core::history::Mark;
 use crate::runtime::brakes::fits;
-use crate::runtime::rule_count::{RuleCount, count_unfinished};
+use crate::runtime::rule_count::{CountProgress, RuleCount, count_unfinished};
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
@@ -164,10 +164,10 @@ impl BrakeHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot list tasks.
     pub async fn dry_run(&self, rule: &BrakeRule) -> Result<DryRun, ControlError> {
-        self.dry_run_of(rule, |_| true).await
+        self.dry_run_of(rule, |_| true, &Arc::default()).await
     }
 
-    /// As [`dry_run`](Self::dry_run), of the tasks that `is_counted` chooses.
+    /// As [`dry_run`](Self::dry_run), of the tasks that `is_counted` chooses. `progress` tells how far it is.
     ///
     /// # Errors
     /// As [`dry_run`](Self::dry_run).
@@ -175,6 +175,7 @@ impl BrakeHandle<'_> {
         &self,
         rule: &BrakeRule,
         is_counted: impl Fn(&Message) -> bool + Send + Sync + 'static,
+        progress: &Arc<CountProgress>,
     ) -> Result<DryRun, ControlError> {
         let rule = self.with_queue(rule.clone())?;
         let matcher = Arc::new(rule.compile()?);
@@ -188,7 +189,9 @@ impl BrakeHandle<'_> {
         let running = running.iter().filter(|message| is_meant(message)).count() as u64;
 
         let waits = move |message: &Message| !ids.contains(&message.id) && is_meant(message);
-        let waiting = count_unfinished(self.celeriac.inspector()?, waits).await?;
+        let (inspect, queue) = (self.celeriac.inspector()?, rule.queue.as_deref());
+        progress.begin(&*self.celeriac.runtime().broker, queue).await;
+        let waiting = count_unfinished(inspect, queue, progress, waits).await?;
         let count = self.celeriac.runtime().brakes.count_starts(&matcher);
         Ok(DryRun {
             waiting,

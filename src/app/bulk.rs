@@ -27,13 +27,13 @@ use crate::broker::{BulkChanges, TaskFilter};
 use crate::core::Timestamp;
 use crate::core::brake::BrakeRule;
 use crate::runtime::brakes::fits;
-use crate::runtime::rule_count::{RuleCount, count_unfinished};
+use crate::runtime::rule_count::{CountProgress, RuleCount, count_unfinished};
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
-use act::PREFIX;
+use act::{act_in, forget_cancel, keep_cancel};
 use run::BulkRun;
 
-pub use act::{BulkAct, BulkAction, BulkUndo, MOST_UNDOABLE};
+pub use act::{BulkAct, BulkAction, BulkCancel, BulkUndo, MOST_UNDOABLE};
 pub(crate) use act::{BulkOrder, acts_in, begin_in, why_not_undoable};
 
 /// How often a process looks whether another one has left an act behind.
@@ -89,6 +89,12 @@ impl BulkState {
         let (running, kept) = (Mutex::default(), Mutex::default());
         Self { handle: Handle::current(), running, kept, progress: watch::Sender::new(()) }
     }
+
+    /// The event loop that has started the runtime.
+    #[cfg(unix)]
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
 }
 
 impl Celeriac {
@@ -121,6 +127,31 @@ impl Celeriac {
         if act.goes_on() {
             self.carry_out(act.clone());
         }
+        Ok(act)
+    }
+
+    /// Cancels an act on many tasks that goes on: what was done by now stays done, is told with its number, and can be undone as
+    /// always; the rest is left alone. The act ends in the background, at the next of its steps of a thousand tasks, whichever
+    /// process carries it out, and does not begin again after a restart. Answers with the act as it is now;
+    /// [`wait`](BulkHandle::wait) comes back when it has ended. An act that was cancelled before stays so.
+    ///
+    /// # Errors
+    /// There is no act of this id, it is over, or it is not known whether this is noted.
+    pub async fn cancel_bulk(&self, id: &str) -> Result<BulkAct, ControlError> {
+        let unknown = || ControlError::UnknownAct(id.to_owned());
+        let mut act = self.bulk().act(id).await?.ok_or_else(unknown)?;
+        let by = self.who().map(str::to_owned);
+        let cannot = |why| ControlError::CannotCancel(id.to_owned(), why);
+        let cancel = act.begin_cancel(now(), by).map_err(cannot)?.clone();
+        let notes = self.runtime().notes();
+        keep_cancel(notes, id, &cancel).await?;
+        // It may have ended in between, and then nobody reads of it any more.
+        let act = self.bulk().act(id).await?.ok_or_else(unknown)?;
+        if act.ended_at.is_some() {
+            forget_cancel(notes, id).await?;
+        }
+        tracing::info!(target: "celeriac", id, by = ?cancel.by, done = act.done, found = act.found, "an act on many tasks is cancelled");
+        self.inner.bulk.progress.send_replace(());
         Ok(act)
     }
 
@@ -235,7 +266,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot look at all that waits.
     pub async fn count_waiting(&self, rule: &BrakeRule) -> Result<RuleCount, ControlError> {
-        Ok(self.count(rule, None, now()).await?.0)
+        Ok(self.count(rule, None, now(), &Arc::default()).await?.0)
     }
 
     /// How many tasks [`retry`](Self::retry) would be about now.
@@ -257,10 +288,10 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
     ) -> Result<BulkForecast, ControlError> {
-        self.forecast(action, rule, to, now()).await
+        self.forecast(action, rule, to, now(), &Arc::default()).await
     }
 
-    /// As [`dry_run`](Self::dry_run), of the tasks that were there by `then`.
+    /// As [`dry_run`](Self::dry_run), of the tasks that were there by `then`. `progress` tells how far it is.
     ///
     /// # Errors
     /// As those of the act.
@@ -270,12 +301,13 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
         then: Timestamp,
+        progress: &Arc<CountProgress>,
     ) -> Result<BulkForecast, ControlError> {
         let (found, waiting, in_canvas) = match action {
             BulkAction::Retry => (self.count_failed_by(rule, then).await?, None, 0),
             BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
                 let to = self.target(action, to)?;
-                let (count, in_canvas) = self.count(rule, to.as_deref(), then).await?;
+                let (count, in_canvas) = self.count(rule, to.as_deref(), then, progress).await?;
                 (count.tasks, Some(count), in_canvas)
             }
         };
@@ -291,7 +323,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// As [`count_waiting`](Self::count_waiting), or the act cannot be noted. Then nothing is revoked.
     pub async fn revoke(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Revoke, rule, None, now()).await
+        self.begin(BulkAction::Revoke, rule, None, now(), None).await
     }
 
     /// Puts all tasks that have failed for good by now and match back into their queues, with their attempts counted anew.
@@ -299,7 +331,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// As [`count_failed`](Self::count_failed), or the act cannot be noted. Then nothing is tried again.
     pub async fn retry(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Retry, rule, None, now()).await
+        self.begin(BulkAction::Retry, rule, None, now(), None).await
     }
 
     /// Puts all tasks that wait now and match to the end of another queue, in their order. They keep their ids, times,
@@ -312,7 +344,7 @@ impl BulkHandle<'_> {
     /// As [`count_waiting`](Self::count_waiting), there is no such queue, the broker cannot move what waits, or the act cannot
     /// be noted. Then nothing is moved.
     pub async fn move_to(&self, rule: &BrakeRule, queue: &str) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Move, rule, Some(queue), now()).await
+        self.begin(BulkAction::Move, rule, Some(queue), now(), None).await
     }
 
     /// Deletes all tasks that wait now and match, as Celery's `purge` does with all of a queue: no record is left of them,
@@ -323,7 +355,7 @@ impl BulkHandle<'_> {
     /// As [`count_waiting`](Self::count_waiting), the broker cannot delete what waits, or the act cannot be noted. Then nothing
     /// is deleted.
     pub async fn purge(&self, rule: &BrakeRule) -> Result<BulkAct, ControlError> {
-        self.begin(BulkAction::Purge, rule, None, now()).await
+        self.begin(BulkAction::Purge, rule, None, now(), None).await
     }
 
     /// All acts of the last week, the oldest first.
@@ -339,8 +371,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The store does not answer.
     pub async fn act(&self, id: &str) -> Result<Option<BulkAct>, ControlError> {
-        let text = self.celeriac.runtime().notes().note(&format!("{PREFIX}{id}")).await?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        Ok(act_in(self.celeriac.runtime().notes(), id).await?)
     }
 
     /// Waits for the end of an act, and of its undo if that has begun, whoever carries them out.
@@ -361,7 +392,7 @@ impl BulkHandle<'_> {
         }
     }
 
-    /// Begins an act on the tasks that were there by `then`.
+    /// Begins an act on the tasks that were there by `then`. `counted`: how many those are, if they were counted before.
     ///
     /// # Errors
     /// As those of the act.
@@ -371,12 +402,14 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
         then: Timestamp,
+        counted: Option<u64>,
     ) -> Result<BulkAct, ControlError> {
         let to = self.target(action, to)?;
-        let found = match action {
-            BulkAction::Retry => self.count_failed_by(rule, then).await?,
-            BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
-                self.count(rule, to.as_deref(), then).await?.0.tasks
+        let found = match (counted, action) {
+            (Some(counted), _) => counted,
+            (None, BulkAction::Retry) => self.count_failed_by(rule, then).await?,
+            (None, BulkAction::Revoke | BulkAction::Move | BulkAction::Purge) => {
+                self.count(rule, to.as_deref(), then, &Arc::default()).await?.0.tasks
             }
         };
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
@@ -413,6 +446,7 @@ impl BulkHandle<'_> {
         rule: &BrakeRule,
         to: Option<&str>,
         then: Timestamp,
+        progress: &Arc<CountProgress>,
     ) -> Result<(RuleCount, u64), ControlError> {
         self.knows_all()?;
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
@@ -426,7 +460,9 @@ impl BulkHandle<'_> {
             }
             is_meant
         };
-        let count = count_unfinished(self.celeriac.inspector()?, is_counted).await?;
+        let (inspect, queue) = (self.celeriac.inspector()?, rule.queue.as_deref());
+        progress.begin(&*self.celeriac.runtime().broker, queue).await;
+        let count = count_unfinished(inspect, queue, progress, is_counted).await?;
         Ok((count, in_canvas.load(Ordering::Relaxed)))
     }
 

@@ -55,6 +55,6 @@ impl Celeriac {
     ) -> Result<Receipt, EnqueueError> {
         let options = (task.options)();
         let call = NewTask { arguments, id: Some(id), ..NewTask::new(task.name, options) };
-        self.client().enqueue(call).await
+        self.client().enqueue(Box::new(call)).await
     }
 }

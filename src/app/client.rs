@@ -176,12 +176,13 @@ fn unreadable<E: Into<StoreError>>(id: &TaskId) -> impl FnOnce(E) -> GetError {
 
 #[async_trait]
 impl Client for CeleriacInner {
-    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+    async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
         if self.refuses(call.options.durability) {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
-        self.runtime.enqueue(call, unique).await
+        let (message, unsent) = self.runtime.prepare(*call)?;
+        self.runtime.send(message, unique, unsent).await
     }
 
     async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {

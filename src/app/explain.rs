@@ -19,7 +19,7 @@ use crate::core::explanation::{
     WaitFacts, explain,
 };
 use crate::task::clock::now;
-use crate::task::{Message, State, TaskId, TaskResult, TrackedState};
+use crate::task::{DEMOTED, Message, State, TaskId, TaskResult, TrackedState};
 
 /// Places in line are counted up to this number.
 const COUNTED: usize = 10_000;
@@ -249,6 +249,8 @@ pub(crate) fn of_message(facts: &mut TaskFacts, message: &Message) {
     facts.task = Some(message.task.clone());
     facts.queue = Some(message.queue.clone());
     facts.tenant = message.tenant().map(str::to_owned);
+    facts.demoted_from =
+        message.headers.0.get(DEMOTED).and_then(serde_json::Value::as_str).map(str::to_owned);
 }
 
 /// Adds the record of a task that is over.

@@ -20,6 +20,7 @@ mod client_only;
 mod commands;
 mod commit_table;
 mod control;
+mod control_error;
 mod defaults;
 mod demotion;
 mod downloads;
@@ -36,6 +37,8 @@ mod lanes;
 mod layers;
 mod limits;
 mod listener;
+#[cfg(unix)]
+mod local_control;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod persistent;
@@ -67,17 +70,20 @@ pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
 pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
-pub use bulk::{BulkAct, BulkAction, BulkForecast, BulkHandle, BulkUndo, MOST_UNDOABLE};
+pub use bulk::{BulkAct, BulkAction, BulkCancel, BulkForecast, BulkHandle, BulkUndo, MOST_UNDOABLE};
 #[cfg(feature = "cli")]
 pub(crate) use bulk::{BulkOrder, acts_in, begin_in, why_not_undoable};
 pub use child_process::is_child_process;
+pub use control_error::ControlError;
 pub use durations::DurationQuery;
 #[cfg(feature = "cli")]
 pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
-pub use handle::{Celeriac, ControlError};
+pub use handle::Celeriac;
 pub use health::{Health, Trouble, TroubleKind};
 pub use history::HistoryQuery;
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) use local_control::SOCKET;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
@@ -99,5 +105,5 @@ pub use unfinished::RevokedTasks;
 
 pub use crate::actors::QueueHold;
 pub use crate::core::durations::RunTimeFigures;
-pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
+pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark, WaitSpread};
 pub use crate::store::history::{History, HistoryMark};

@@ -10,7 +10,7 @@ use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRo
 use crate::core::did_you_mean;
 use crate::runtime::run_times::{RunTimeKeeper, WatchedArguments};
 use crate::task::registry::Registry;
-use crate::task::{Arguments, EnqueueError, Router, TaskKind};
+use crate::task::{Arguments, EnqueueError, RoutedQueue, Router, TaskKind};
 
 /// The catalogue, and for each known task its queue.
 ///
@@ -180,7 +180,19 @@ impl Routing {
         wanted: Option<&str>,
         arguments: &Arguments,
     ) -> Result<&str, EnqueueError> {
-        match self.tasks.get(task) {
+        self.queue_by(self.tasks.get(task), tenant, task, wanted, arguments)
+    }
+
+    /// As [`queue`](Self::queue), with the route of the task, if it is one of this program.
+    fn queue_by<'r>(
+        &'r self,
+        route: Option<&'r Route>,
+        tenant: Option<&str>,
+        task: &str,
+        wanted: Option<&str>,
+        arguments: &Arguments,
+    ) -> Result<&'r str, EnqueueError> {
+        match route {
             Some(route) if wanted.is_none() || wanted == route.stated.as_deref() => {
                 let call = RoutedCall { task, params: route.params, tenant, arguments };
                 let rows = route.rows.iter().filter_map(|index| self.rows.get(*index));
@@ -258,13 +270,14 @@ impl Router for Arc<Routing> {
         task: &str,
         wanted: Option<&str>,
         arguments: &Arguments,
-    ) -> Result<String, EnqueueError> {
-        let queue = Routing::queue(self, tenant, task, wanted, arguments)?;
-        let is_tasks_own =
-            |wanted: &str| self.tasks.get(task).is_some_and(|route| route.stated.as_deref() == Some(wanted));
+    ) -> Result<RoutedQueue, EnqueueError> {
+        let route = self.tasks.get(task);
+        let queue = self.queue_by(route, tenant, task, wanted, arguments)?;
+        let is_tasks_own = |wanted: &str| route.is_some_and(|route| route.stated.as_deref() == Some(wanted));
         let instead =
             if wanted.is_none_or(is_tasks_own) { self.demotions.instead_of(queue, tenant) } else { None };
-        Ok(instead.unwrap_or(queue).to_owned())
+        let instead_of = instead.map(|_| queue.to_owned());
+        Ok(RoutedQueue { name: instead.unwrap_or(queue).to_owned(), instead_of })
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {

@@ -179,6 +179,9 @@ async fn run(
     inner.queues.ending().stop();
     // Nothing starts any more, so what is left of the shares of limits is not needed here.
     let _ = timeout(FORCED, inner.runtime.limits.give_unused_back()).await;
+    // While the store is still this program's: the next one has a socket of the same name.
+    #[cfg(unix)]
+    drop(inner.control.local.lock().take());
     let closed = inner.runtime.broker.close().await;
     // Their workers have dismissed them. What is left after this is killed with the event loops.
     let _ = timeout(DISMISSED, inner.runtime.children.none_left()).await;

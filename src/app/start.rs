@@ -1,6 +1,8 @@
 //! The start of a runtime: the catalogue is read, the parts are put together, and the log says what there is now.
 
 use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
 
 use super::builder::{Builder, Transport};
 use super::handle::Celeriac;
@@ -37,6 +39,8 @@ impl Builder {
         // Before anything is waited for: calls that come from now on find it.
         let waiting = (!self.patience.is_zero() && !self.without_actors).then(WaitingCalls::open);
         let (in_force, place) = (self.variables_in_force(), self.place());
+        #[cfg(unix)]
+        let own = self.own_store();
         if !self.without_actors && self.file.is_none() && Path::new(CUSTOMARY).is_file() {
             tracing::info!(
                 target: "celeriac",
@@ -50,8 +54,19 @@ impl Builder {
         // A test's runtime has no actors, and a test has no use for this.
         if celeriac.inner.tree.lock().is_some() {
             celeriac.tell_what_started(&place);
+            #[cfg(unix)]
+            own.iter().for_each(|dir| celeriac.answer_locally(dir));
         }
         Ok(celeriac)
+    }
+
+    /// The directory of the embedded store for which the program answers, if it has one and runs its tasks.
+    #[cfg(unix)]
+    fn own_store(&self) -> Option<PathBuf> {
+        match &self.keeping {
+            Transport::Embedded(dir) if !self.client_only => Some(dir.clone()),
+            _ => None,
+        }
     }
 
     /// Where the tasks are, in a form that may be shown to anybody.

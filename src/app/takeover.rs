@@ -120,7 +120,7 @@ impl WaitingClient {
 
 #[async_trait]
 impl Client for WaitingClient {
-    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+    async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
         self.to_enqueue().await?.enqueue(call).await
     }
 
@@ -213,7 +213,7 @@ mod tests {
 
     #[async_trait]
     impl Client for Takes {
-        async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+        async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
             Ok(Receipt::new("given".into(), call.task, Durability::Disk))
         }
 
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_wait_for_the_runtime_and_fail_if_it_does_not_start() {
-        let call = || NewTask::new("t", TaskOptions::default());
+        let call = || Box::new(NewTask::new("t", TaskOptions::default()));
         let (started, is_started) = watch::channel(None);
         let client = WaitingClient { started: is_started };
         let (receipt, _) = tokio::join!(client.enqueue(call()), async {

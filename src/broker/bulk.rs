@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{BrokerError, Remains};
-use crate::task::{Message, State, TaskId, TaskResult};
+use crate::task::{DEMOTED, Message, State, TaskId, TaskResult};
 
 /// Makes what a task that is ended leaves behind from its message.
 pub type RemainsFn = Arc<dyn Fn(&Message) -> Remains + Send + Sync>;
@@ -163,5 +163,7 @@ pub(super) fn waiting_again(mut message: Message) -> Message {
 
 /// The message in the queue to which it moves.
 pub(super) fn in_queue(message: &Message, queue: &str) -> Message {
-    Message { queue: queue.to_owned(), ..message.clone() }
+    let mut moved = Message { queue: queue.to_owned(), ..message.clone() };
+    moved.headers.0.remove(DEMOTED); // why it was in the other queue says nothing of this one
+    moved
 }

@@ -299,12 +299,13 @@ impl Delivery {
     /// one. Each of them still calls [`started`](Self::started) in its turn; one that is dropped before that goes
     /// back as it was.
     pub fn note_starts<'a>(deliveries: impl Iterator<Item = &'a mut Self>) {
-        let mut settlers: Vec<Arc<dyn Settler>> = Vec::new();
+        let mut settlers: Vec<&'a dyn Settler> = Vec::new();
         for delivery in deliveries {
+            delivery.noted = delivery.settler.is_some();
+            let delivery: &'a Self = delivery;
             if let Some(settler) = &delivery.settler {
                 settler.note_started(delivery.tag);
-                delivery.noted = true;
-                settlers.push(Arc::clone(settler));
+                settlers.push(&**settler);
             }
         }
         // The deliveries may be of different brokers; a broker that has nothing left to note is done at once.

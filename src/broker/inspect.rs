@@ -144,6 +144,24 @@ pub trait Inspect: Send + Sync {
     /// The broker is closed or cannot be reached.
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError>;
 
+    /// A page of the [ids of all such tasks](Self::unfinished_ids), in their order, at most `limit` of them. `after`: the
+    /// [`next`](TaskPage::next) of the page before. A broker whose whole list is long looks at so many tasks only for a page,
+    /// says at [how many](TaskPage::looked_at), and ends a page early, also without an id. Any other broker cuts pages out of
+    /// its whole list, so what was taken out of the list since the page before moves the rest up.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached, or `after` is no place in its list.
+    async fn page_unfinished_ids(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        let offset = task_page::offset(after)?;
+        let ids = self.unfinished_ids(filter).await?;
+        Ok(TaskPage::of_list(ids.into_iter().skip(offset), offset, limit))
+    }
+
     /// Takes a waiting task out for good. `record` makes what it leaves behind from its message.
     ///
     /// # Errors

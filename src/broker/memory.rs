@@ -1,12 +1,11 @@
 //! Keeps messages in this process's memory: fast, and gone with the process.
 //!
-//! A queue has a line of ready messages for each tenant, and an agenda of scheduled ones; each is a sorted map. Whoever
-//! changes the queue takes out what the consumer may have, and hands it over when the lock is free. Only one thread at a
-//! time does so for a queue, so that the consumer gets the messages in the order of the lines.
+//! Each message is in an entry (`entries.rs`), and its place holds the number of the entry: the line of the ready messages of
+//! its tenant, the agenda of its queue, the line of its lane, or the map of what is delivered. Whoever changes a queue takes
+//! out what the consumer may have, and hands it over without the lock. Only one thread at a time does so for a queue, so
+//! that the consumer gets the messages in the order of the lines.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -14,39 +13,37 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::dead_letter::requeued;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, CasOutcome, Condition, Consumer,
-    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, QueueCounts, Results, Settler, Sink,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Publishing, QueueCounts, Results, Sink,
     TenantBacklog, UniqueWindows, call_sink,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
-use argument_index::MemoryArgumentIndex;
-use bulk::KeptChanges;
 use consumer::MemoryConsumer;
-use failed::MemoryFailed;
-use lanes::MemoryLanes;
-use ready_lines::ReadyLines;
-use settler::MemorySettler;
-use unique_windows::MemoryUniqueWindows;
+use queue::{MemoryQueues, QueueIndex};
+use rank::Rank;
+use state::MemoryState;
 
 mod abilities;
 mod argument_index;
 mod backlog;
 mod bulk;
 mod consumer;
+mod entries;
 mod failed;
 mod follow_ups;
 mod lanes;
+mod queue;
+mod rank;
+mod ready_line;
 mod ready_lines;
 mod settler;
+mod state;
 #[cfg(feature = "testing")]
 mod stepping;
 mod timer;
 mod unique_windows;
-
-/// The most dead letters that are kept; the oldest are dropped first.
-const DEAD_LETTERS: usize = 10_000;
 
 /// The broker whose messages live as long as the process.
 pub struct MemoryBroker {
@@ -62,32 +59,9 @@ struct MemoryInner {
     delivery_limit: u32,
 }
 
-#[derive(Default)]
-struct MemoryState {
-    queues: HashMap<String, MemoryQueue>,
-    ids: HashMap<TaskId, (Arc<Message>, MemorySpot)>,
-    arguments: MemoryArgumentIndex,
-    dead: VecDeque<DeadLetter>,
-    failed: MemoryFailed,
-    lanes: MemoryLanes,
-    windows: MemoryUniqueWindows,
-    kept: KeptChanges,
-    /// The queues that got something to deliver while another queue was changed.
-    stirred: Vec<String>,
-    next_seq: u64,
-    next_tag: u64,
-    next_consumer: u64,
-    timer_runs: bool,
-    closed: bool,
-    /// Is told of each message that waits here; tests set it.
-    heard: Option<Heard>,
-}
-
 /// A function that is told of messages. It is called while the lock is held.
 type Heard = Arc<dyn Fn(&Arc<Message>) + Send + Sync>;
 
-/// The place of a ready message: by priority, high first, and then by arrival.
-type Rank = (Reverse<u8>, u64);
 /// The place of a scheduled message: by due time, and then by arrival.
 type Appointment = (Timestamp, u64);
 
@@ -101,35 +75,20 @@ enum MemorySpot {
     Delivered,
 }
 
-/// The messages of one queue.
-#[derive(Default)]
-struct MemoryQueue {
-    ready: ReadyLines,
-    scheduled: BTreeMap<Appointment, Arc<Message>>,
-    /// The number of messages that wait for their lane.
-    in_line: u64,
-    /// The delivered messages by tag, each with the rank to which it goes back.
-    unsettled: HashMap<u64, (Rank, Arc<Message>)>,
-    prefetch: usize,
-    consumer: Option<(u64, Sink)>,
-    /// The deliveries that were taken out for the consumer and are not handed over yet.
-    outbox: Vec<Delivery>,
-    /// Whether a thread is handing deliveries over.
-    handing_over: bool,
-}
-
 impl MemoryBroker {
     /// Makes a broker whose settled tasks leave their records in `store`.
     pub fn new(store: Arc<MemoryStore>) -> Self {
-        let state = MemoryState { next_tag: 1 << 63, ..MemoryState::default() }; // apart from the tags of an embedded broker
-        Self {
-            shared: Arc::new(MemoryInner {
-                state: Mutex::new(state),
+        let shared = Arc::new_cyclic(|shared| {
+            let next_tag = 1 << 63; // apart from the tags of an embedded broker
+            let guarded_by = Weak::clone(shared);
+            MemoryInner {
+                state: Mutex::new(MemoryState { next_tag, guarded_by, ..MemoryState::default() }),
                 timer: Condvar::new(),
                 store,
                 delivery_limit: super::embedded::DEFAULT_DELIVERY_LIMIT,
-            }),
-        }
+            }
+        });
+        Self { shared }
     }
 
     /// Takes all of these messages or none. `beside`: the group of a chord that gets one more member.
@@ -150,15 +109,13 @@ impl MemoryBroker {
             return Err(BrokerError::NoChord(group.to_owned()));
         }
         sizes.iter().for_each(|(group, size)| self.shared.store.open(group, *size));
-        let mut queues: Vec<String> = messages.iter().map(|message| message.queue.clone()).collect();
         for message in messages {
+            let queue = state.queue(&message.queue);
+            state.stir(queue);
             let due = message.eta;
-            self.shared.arrive(&mut state, Arc::new(message), due, false);
+            self.shared.arrive(&mut state, Arc::new(message), queue, due, false);
         }
-        drop(state);
-        queues.sort_unstable();
-        queues.dedup();
-        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        self.shared.hand_over_stirred(state);
         Ok(())
     }
 
@@ -168,33 +125,31 @@ impl MemoryBroker {
         let Some(at) = state.dead.iter().position(|d| d.message.id == *id) else { return Ok(false) };
         let Some(letter) = state.dead.remove(at) else { return Ok(false) };
         let message = requeued(letter.message, now());
-        let queue = message.queue.clone();
+        let queue = state.queue(&message.queue);
         self.shared.store.remove(id);
-        self.shared.arrive(&mut state, Arc::new(message), None, false);
-        drop(state);
-        self.shared.hand_over(&queue);
+        self.shared.arrive(&mut state, Arc::new(message), queue, None, false);
+        self.shared.hand_over(state, queue);
         Ok(true)
     }
 
     /// Publishes a message, without anything to wait for.
-    pub(crate) fn publish_now(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        let mut state = self.shared.lock()?;
-        if unique && self.shared.is_taken(&state, &message.id) {
-            return Err(BrokerError::DuplicateId(message.id));
-        }
+    pub(crate) fn publish_now(&self, message: Arc<Message>, unique: bool) -> Result<Receipt, BrokerError> {
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Memory);
+        let (due, is_new) = (message.eta, !message.is_in_canvas());
+        let holder = message.unique.is_some().then(|| Arc::clone(&message));
+        let mut state = self.shared.lock()?;
+        if unique && self.shared.is_taken(&state, &receipt.id) {
+            return Err(BrokerError::DuplicateId(receipt.id));
+        }
         if let Some(holder) = state.windows.holder(&message) {
             return Ok(receipt.joining(holder));
         }
-        let due = message.eta;
-        let is_new = !message.is_in_canvas();
-        let message = Arc::new(message);
-        let joined = self.shared.arrive(&mut state, Arc::clone(&message), due, is_new);
-        if joined.is_none() {
-            state.windows.acquire(&message);
+        let queue = state.queue(&receipt.queue);
+        let joined = self.shared.arrive(&mut state, message, queue, due, is_new);
+        if let (Some(holder), None) = (&holder, &joined) {
+            state.windows.acquire(holder);
         }
-        drop(state);
-        self.shared.hand_over(&receipt.queue);
+        self.shared.hand_over(state, queue);
         Ok(match joined {
             Some(id) => receipt.joining(id),
             None => receipt,
@@ -208,7 +163,7 @@ impl MemoryBroker {
         if notes.get(&change.key) != change.expected.as_ref() {
             return Ok(CasOutcome::Outdated);
         }
-        let noted = match self.publish_now(message, true) {
+        let noted = match self.publish_now(Arc::new(message), true) {
             Ok(receipt) => CasOutcome::Taken(receipt),
             Err(BrokerError::DuplicateId(_)) => CasOutcome::Changed,
             Err(error) => return Err(error),
@@ -223,7 +178,7 @@ impl MemoryBroker {
         Ok(self.shared.is_taken(&state, id))
     }
 
-    fn shut(&self, state: &mut MemoryState) -> HashMap<String, MemoryQueue> {
+    fn shut(&self, state: &mut MemoryState) -> MemoryQueues {
         state.closed = true;
         self.shared.timer.notify_all();
         std::mem::take(&mut state.queues)
@@ -246,159 +201,70 @@ impl MemoryInner {
     }
 
     fn is_taken(&self, state: &MemoryState, id: &TaskId) -> bool {
-        state.ids.contains_key(id) || self.store.keeps(id, now())
+        state.entries.knows(id) || self.store.keeps(id, now)
     }
 
-    /// Takes a message in. If it is `new`, its task's policy for a busy lane applies. Answers with the task that
-    /// it joins, if it is left out.
+    /// Takes a message in for the queue that it names. If it is `new`, its task's policy for a busy lane applies. Answers
+    /// with the task that it joins, if it is left out.
     fn arrive(
         self: &Arc<Self>,
         state: &mut MemoryState,
         message: Arc<Message>,
+        queue: QueueIndex,
         due: Option<Timestamp>,
         new: bool,
     ) -> Option<TaskId> {
         let Some(due) = due.filter(|due| *due > now()) else {
-            let joined = state.enter(message, new);
+            let joined = state.enter(message, queue, new);
             self.watch_deadlines(state);
             return joined;
         };
         state.next_seq += 1;
         let spot = MemorySpot::Scheduled((due, state.next_seq));
-        state.put(message, spot);
+        state.put(message, queue, spot);
         self.wake_timer(state);
         None
     }
 
-    /// Gives the consumer of a queue what it may have, and the consumers of the queues that were stirred. It is
-    /// called after each change, without the lock.
-    fn hand_over(self: &Arc<Self>, name: &str) {
-        self.hand_over_in(name);
-        while let Ok(mut state) = self.lock()
-            && let Some(name) = state.stirred.pop()
-        {
-            drop(state);
-            self.hand_over_in(&name);
+    /// Gives the consumer of a queue what it may have, and the consumers of the queues that were stirred. Whoever has changed
+    /// something calls it, and lets go of the state by that.
+    fn hand_over(self: &Arc<Self>, mut state: MutexGuard<'_, MemoryState>, queue: QueueIndex) {
+        let mut next = Some(queue);
+        while let Some(queue) = next.filter(|_| !state.closed) {
+            self.hand_over_in(&mut state, queue);
+            next = state.stirred.pop();
         }
     }
 
-    fn hand_over_in(self: &Arc<Self>, name: &str) {
-        loop {
-            let Ok(mut state) = self.lock() else { return };
-            state.release(self, name);
-            self.watch_deadlines(&mut state);
-            let Some(line) = state.queues.get_mut(name) else { return };
+    /// As [`hand_over`](Self::hand_over), for the queues that were stirred.
+    fn hand_over_stirred(self: &Arc<Self>, mut state: MutexGuard<'_, MemoryState>) {
+        self.watch_deadlines(&mut state);
+        if let Some(queue) = state.stirred.pop() {
+            self.hand_over(state, queue);
+        }
+    }
+
+    /// Gives the consumer of a queue what it may have. While the consumer is called, the state is not locked.
+    fn hand_over_in(self: &Arc<Self>, state: &mut MutexGuard<'_, MemoryState>, queue: QueueIndex) {
+        while !state.closed {
+            state.release(queue);
+            self.watch_deadlines(state);
+            let Some(line) = state.queues.get_mut(queue) else { return };
             if line.handing_over || line.outbox.is_empty() {
                 return; // the thread that hands over looks again
             }
             let deliveries = std::mem::take(&mut line.outbox);
             let Some((consumer, sink)) = line.consumer.clone() else {
-                drop(state);
-                drop(deliveries); // the consumer is gone, so they go back
+                MutexGuard::unlocked(state, || drop(deliveries)); // the consumer is gone, so they go back
                 continue;
             };
             line.handing_over = true;
-            drop(state);
-            let taken = call_sink(&sink, deliveries);
-            let Ok(mut state) = self.lock() else { return };
-            let Some(line) = state.queues.get_mut(name) else { return };
-            line.handing_over = false;
-            if !taken {
-                line.consumer.take_if(|(epoch, _)| *epoch == consumer);
+            let taken = MutexGuard::unlocked(state, || call_sink(&sink, deliveries));
+            if !state.handed_over(queue, consumer, taken) {
+                // Nobody else may have the sink by now, and sinks may own deliveries.
+                MutexGuard::unlocked(state, || drop(sink));
             }
         }
-    }
-}
-
-impl MemoryState {
-    fn line(&mut self, name: &str) -> &mut MemoryQueue {
-        if !self.queues.contains_key(name) {
-            self.queues.insert(name.to_owned(), MemoryQueue::default());
-        }
-        self.queues.entry(name.to_owned()).or_default()
-    }
-
-    /// Puts a message into its place.
-    fn put(&mut self, message: Arc<Message>, spot: MemorySpot) {
-        if let Some(heard) = &self.heard {
-            heard(&message);
-        }
-        if let Some((before, _)) = self.ids.insert(message.id.clone(), (Arc::clone(&message), spot)) {
-            self.arguments.remove(&before);
-        }
-        self.arguments.add(&message);
-        let line = self.line(&message.queue);
-        match spot {
-            MemorySpot::Ready(rank) => line.ready.insert(rank, message),
-            MemorySpot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
-            MemorySpot::InLine(_) => line.in_line += 1,
-            MemorySpot::Delivered => {}
-        }
-    }
-
-    /// Forgets the message of this id, which is out of its place.
-    fn forget(&mut self, id: &TaskId) {
-        if let Some((message, _)) = self.ids.remove(id) {
-            self.arguments.remove(&message);
-        }
-    }
-
-    /// Moves the messages that have come due into the line, and then takes out what the consumer may have.
-    fn release(&mut self, shared: &Arc<MemoryInner>, name: &str) {
-        let now = now();
-        let Some(line) = self.queues.get_mut(name) else { return };
-        if line.consumer.is_none() {
-            return;
-        }
-        let mut due = Vec::new();
-        while let Some(first) = line.scheduled.first_entry().filter(|e| e.key().0 <= now) {
-            due.push(first.remove());
-        }
-        for message in due {
-            self.enter(message, false);
-        }
-        let Some(line) = self.queues.get_mut(name) else { return };
-        let room = line.prefetch;
-        if line.ready.next(room).is_none() {
-            return;
-        }
-        let settler: Arc<dyn Settler> =
-            Arc::new(MemorySettler { shared: Arc::downgrade(shared), queue: name.to_owned() });
-        while let Some(delivery) = self.deliver_next(name, room, &settler) {
-            self.line(name).outbox.push(delivery);
-        }
-    }
-
-    /// Delivers the next ready message of a queue, if at most `room` may be out.
-    fn deliver_next(&mut self, queue: &str, room: usize, settler: &Arc<dyn Settler>) -> Option<Delivery> {
-        let taken = self.queues.get_mut(queue)?.ready.deliver(room)?;
-        self.delivered(queue, taken, settler)
-    }
-
-    /// Makes a delivery of a message that was taken out of the ready ones.
-    fn delivered(
-        &mut self,
-        queue: &str,
-        (rank, message): (Rank, Arc<Message>),
-        settler: &Arc<dyn Settler>,
-    ) -> Option<Delivery> {
-        let line = self.queues.get_mut(queue)?;
-        self.next_tag += 1;
-        if let Some((_, spot)) = self.ids.get_mut(&message.id) {
-            *spot = MemorySpot::Delivered;
-        }
-        line.unsettled.insert(self.next_tag, (rank, Arc::clone(&message)));
-        let is_serial = message.serial.is_some();
-        let delivery = Delivery::new(self.next_tag, message, Arc::clone(settler));
-        Some(if is_serial { delivery.fenced(self.next_tag) } else { delivery })
-    }
-
-    fn bury(&mut self, message: &Message, reason: String) {
-        tracing::warn!(id = %message.id, task = %message.task, queue = %message.queue, %reason, "dead letter");
-        if self.dead.len() >= DEAD_LETTERS {
-            self.dead.pop_front();
-        }
-        self.dead.push_back(DeadLetter { message: message.clone(), reason, died_at: now() });
     }
 }
 
@@ -418,16 +284,20 @@ impl Broker for MemoryBroker {
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
-        self.shared.lock()?.line(queue);
+        self.shared.lock()?.queue(queue);
         Ok(())
     }
 
     async fn queues(&self) -> Result<Vec<String>, BrokerError> {
-        Ok(self.shared.lock()?.queues.keys().cloned().collect())
+        Ok(self.shared.lock()?.queues.iter().map(|(_, line)| line.name.clone()).collect())
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        self.publish_now(message, unique)
+        self.publish_now(Arc::new(message), unique)
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+        Publishing::answered(self.publish_now(message, unique))
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
@@ -438,23 +308,23 @@ impl Broker for MemoryBroker {
         let mut state = self.shared.lock()?;
         state.next_consumer += 1;
         let consumer = state.next_consumer;
-        let line = state.line(queue);
+        let queue = state.queue(queue);
+        let Some(line) = state.queues.get_mut(queue) else { return Err(BrokerError::Closed) };
         let old = line.consumer.replace((consumer, sink));
         line.prefetch = prefetch;
         if !line.scheduled.is_empty() {
             self.shared.wake_timer(&mut state);
         }
-        drop(state);
-        drop(old);
-        self.shared.hand_over(queue);
+        MutexGuard::unlocked(&mut state, || drop(old)); // its sink may own deliveries
+        self.shared.hand_over(state, queue);
         let shared = Arc::downgrade(&self.shared);
-        Ok(Box::new(MemoryConsumer { shared, queue: queue.to_owned(), consumer }))
+        Ok(Box::new(MemoryConsumer { shared, queue, consumer }))
     }
 
     async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
         let state = self.shared.lock()?;
         let dead = state.dead.iter().filter(|d| d.message.queue == queue).count() as u64;
-        let Some(line) = state.queues.get(queue) else {
+        let Some(line) = state.queues.named(queue) else {
             return Ok(QueueCounts { dead, ..QueueCounts::default() });
         };
         Ok(QueueCounts {

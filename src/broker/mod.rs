@@ -29,6 +29,7 @@ mod listener;
 pub mod memory;
 mod notes;
 mod outbox;
+mod publishing;
 #[cfg(feature = "redis")]
 mod redis_lanes;
 mod results;
@@ -64,6 +65,7 @@ pub use notes::{BrokerNotes, CasOutcome};
 pub use outbox::OutboxBroker;
 #[cfg(feature = "cli")]
 pub(crate) use outbox::{is_line as is_outbox_line, opened};
+pub use publishing::Publishing;
 #[cfg(feature = "redis")]
 pub use redis_lanes::RedisLanesBroker;
 
@@ -168,6 +170,13 @@ pub trait Broker: Send + Sync + 'static {
     /// Nothing was taken, with the reason; after [`BrokerError::Io`] and
     /// [`BrokerError::Panicked`] that is not known.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
+
+    /// Begins a [`publish`](Self::publish) of a message that others may hold too, and answers with the rest of it. Every call
+    /// that the program sends comes through here. The default is the future of `publish`; a broker that hands a message on
+    /// without a wait saves that future, and a copy of the message, by its own version.
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+        self.publish(Arc::unwrap_or_clone(message), unique).into()
+    }
 
     /// Takes several messages. A broker that keeps [results](Self::results) takes them in one step, all or none.
     ///

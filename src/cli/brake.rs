@@ -404,7 +404,10 @@ async fn dry_run(args: &DryRunArgs, out: &mut impl Write) -> Result<(), Failure>
     };
     let store = open_store(directory)?;
     let matcher = rule.compile().map_err(refused)?;
-    let counted = count_unfinished(&store, move |message| fits(&matcher, message, &[])).await;
+    let counted = count_unfinished(&store, rule.queue.as_deref(), &Arc::default(), move |message| {
+        fits(&matcher, message, &[])
+    })
+    .await;
     let closed = store.close().await;
     let counted = counted?;
     closed?;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::brake::{RuleArgs, counted, refused, tell_counts};
 use super::failed::keeper;
+use super::local::{LocalProgram, StoreOrProgram, open_or_ask};
 use super::place::{BrokerSource, Place, TaskSource, open_store};
 use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
@@ -26,7 +27,6 @@ use crate::core::brake::BrakeRule;
 use crate::core::did_you_mean;
 use crate::runtime::brakes::fits;
 use crate::runtime::rule_count::count_unfinished;
-use crate::store::Notes;
 use crate::task::Message;
 use crate::task::clock::now;
 
@@ -57,8 +57,10 @@ pub(super) enum BulkCommand {
     Retry(BulkRetryArgs),
     /// List the acts of the last week, and how far they are.
     List(BulkListArgs),
+    /// Cancel an act that is not over: what is done stays done, and the rest is left alone.
+    Cancel(BulkOneArgs),
     /// Undo an act within ten minutes of its end: what it has revoked, moved or purged is where it was, unless it has run.
-    Undo(BulkUndoArgs),
+    Undo(BulkOneArgs),
 }
 
 /// The arguments of an act on what waits.
@@ -111,9 +113,9 @@ pub(super) struct BulkListArgs {
     json: bool,
 }
 
-/// The arguments of `celeriac bulk undo`.
+/// The arguments of what is done to one act.
 #[derive(Debug, Args)]
-pub(super) struct BulkUndoArgs {
+pub(super) struct BulkOneArgs {
     /// The id of the act, as `celeriac bulk list` prints it.
     id: String,
     #[command(flatten)]
@@ -130,11 +132,26 @@ pub(super) fn run(command: &BulkCommand, out: &mut impl Write) -> Result<(), Fai
             BulkCommand::Revoke(args) => on_waiting(BulkAction::Revoke, None, args, out).await,
             BulkCommand::Move(args) => on_waiting(BulkAction::Move, Some(&args.to), &args.waiting, out).await,
             BulkCommand::Purge(args) => on_waiting(BulkAction::Purge, None, args, out).await,
-            BulkCommand::Undo(args) => {
-                let store = open_store(directory(args.source.chosen()?)?)?;
-                let done = undo(args, &store, out).await;
-                ended(done, &store).await
-            }
+            BulkCommand::Cancel(args) => match open_or_ask(directory(args.source.chosen()?)?).await? {
+                StoreOrProgram::Store(store) => {
+                    let done = cancel(args, &store, out).await;
+                    ended(done, &store).await
+                }
+                StoreOrProgram::Program(program) => {
+                    let says = "the program ends it at its next step";
+                    ask(args, "cancel_bulk", says, &program, out).await
+                }
+            },
+            BulkCommand::Undo(args) => match open_or_ask(directory(args.source.chosen()?)?).await? {
+                StoreOrProgram::Store(store) => {
+                    let done = undo(args, &store, out).await;
+                    ended(done, &store).await
+                }
+                StoreOrProgram::Program(program) => {
+                    let says = "the program takes it back in the background";
+                    ask(args, "undo_bulk", says, &program, out).await
+                }
+            },
             BulkCommand::Retry(args) => {
                 let rule = args.rule.rule()?;
                 directory(args.place.chosen()?.place)?;
@@ -142,11 +159,21 @@ pub(super) fn run(command: &BulkCommand, out: &mut impl Write) -> Result<(), Fai
                 let done = retry(args, rule, &broker, out).await;
                 ended(done, &*broker).await
             }
-            BulkCommand::List(args) => {
-                let store = open_store(directory(args.source.chosen()?)?)?;
-                let done = list(args, &store, out).await;
-                ended(done, &store).await
-            }
+            BulkCommand::List(args) => match open_or_ask(directory(args.source.chosen()?)?).await? {
+                StoreOrProgram::Store(store) => {
+                    let done = match acts_in(&store).await {
+                        Ok(acts) => list(args, &acts, out),
+                        Err(error) => Err(error.into()),
+                    };
+                    ended(done, &store).await
+                }
+                StoreOrProgram::Program(program) => {
+                    let mut told = program.answer("bulk_acts", Value::Null).await?;
+                    let acts = told.get_mut("acts").map(Value::take).unwrap_or_default();
+                    let acts: Vec<BulkAct> = read(acts)?;
+                    list(args, &acts, out)
+                }
+            },
         }
     })
 }
@@ -209,7 +236,8 @@ async fn act_on_waiting(
 ) -> Result<(), Failure> {
     let (action, rule, to) = (order.action, order.rule.clone(), order.to.clone());
     check_queues(&rule, to.as_ref(), store).await?;
-    let found = count_unfinished(store, meant_by(&rule, to.clone())?).await?;
+    let found =
+        count_unfinished(store, rule.queue.as_deref(), &Arc::default(), meant_by(&rule, to.clone())?).await?;
     let not_undoable = why_not_undoable(action, true, &acts_in(store).await?, found.tasks);
     let mut act = match args.yes && found.tasks > 0 {
         true => Some(begin_in(store, order, found.tasks).await?),
@@ -291,13 +319,37 @@ async fn change(
     Ok(())
 }
 
-async fn undo(args: &BulkUndoArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
-    let id = &args.id;
-    let act = acts_in(store).await?.into_iter().find(|act| act.id == *id);
-    let mut act = act.ok_or_else(|| {
+/// The act of this id.
+async fn act_of(id: &str, store: &EmbeddedBroker) -> Result<BulkAct, Failure> {
+    let act = acts_in(store).await?.into_iter().find(|act| act.id == id);
+    act.ok_or_else(|| {
         let text = "of the last week; `celeriac bulk list` prints those that there are";
         Failure::Found(format!("There is no act `{}` {text}.", one_line(id)))
-    })?;
+    })
+}
+
+/// Ends an act. Nobody carries it out meanwhile, because the program does not run.
+async fn cancel(args: &BulkOneArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
+    let id = &args.id;
+    let mut act = act_of(id, store).await?;
+    let cannot = |why| Failure::Found(format!("The act `{id}` cannot be cancelled: {why}."));
+    act.begin_cancel(now(), std::env::var("USER").ok()).map_err(cannot)?;
+    act.ended_at = Some(now());
+    act.keep(store).await?;
+    if args.json {
+        writeln!(out, "{}", told(&act))?;
+        return Ok(());
+    }
+    writeln!(out, "act `{id}` is cancelled: {} of {} were done.", counted(act.done, "task"), act.found)?;
+    if act.undoable_until().is_some() && act.done > 0 {
+        writeln!(out, "`celeriac bulk undo {id}` takes them back within ten minutes.")?;
+    }
+    Ok(())
+}
+
+async fn undo(args: &BulkOneArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
+    let id = &args.id;
+    let mut act = act_of(id, store).await?;
     let cannot = |why| Failure::Found(format!("The act `{id}` cannot be undone: {why}."));
     act.begin_undo(now()).map_err(cannot)?;
     act.keep(store).await?;
@@ -397,8 +449,33 @@ async fn retry(
     Ok(())
 }
 
-async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> Result<(), Failure> {
-    let acts = acts_in(notes).await?;
+/// Reads what the program has answered.
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        Failure::Found(format!("The program of this store answers something else: {error}."))
+    })
+}
+
+/// Has the program that runs do something to an act. `says`: what it does.
+async fn ask(
+    args: &BulkOneArgs,
+    method: &str,
+    says: &str,
+    program: &LocalProgram,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let act: BulkAct = read(program.answer(method, json!({ "id": args.id })).await?)?;
+    match args.json {
+        true => writeln!(out, "{}", told(&act))?,
+        false => {
+            let done = counted(act.done, "task");
+            writeln!(out, "act `{}`: {says}; {done} of {} done by now.", act.id, act.found)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(args: &BulkListArgs, acts: &[BulkAct], out: &mut impl Write) -> Result<(), Failure> {
     if args.json {
         let acts: Vec<Value> = acts.iter().map(told).collect();
         writeln!(out, "{}", json!({ "acts": acts }))?;
@@ -416,7 +493,7 @@ async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> R
         Column::left("UNDO", 40),
         Column::left("ERROR", WIDTH),
     ]);
-    for act in &acts {
+    for act in acts {
         table.add([
             act.id.clone(),
             act.action.as_str().to_owned(),
@@ -427,7 +504,7 @@ async fn list(args: &BulkListArgs, notes: &dyn Notes, out: &mut impl Write) -> R
             act.done.to_string(),
             act.failed.to_string(),
             undo_of(act),
-            act.error.clone().unwrap_or_default(),
+            note_of(act),
         ]);
     }
     if !acts.is_empty() {
@@ -455,12 +532,27 @@ fn undo_of(act: &BulkAct) -> String {
     }
 }
 
+/// Why it has ended, or is to end, before all was done.
+fn note_of(act: &BulkAct) -> String {
+    match (&act.error, &act.cancel) {
+        (Some(error), _) => error.clone(),
+        (None, Some(cancel)) => match &cancel.by {
+            Some(by) => format!("cancelled by {by}"),
+            None => "cancelled".to_owned(),
+        },
+        (None, None) => String::new(),
+    }
+}
+
 /// An act for programs: times are texts.
 fn told(act: &BulkAct) -> Value {
     let mut told = serde_json::to_value(act).unwrap_or_default();
     told["begun_at"] = act.begun_at.to_string().into();
     told["ended_at"] = json!(act.ended_at.map(|at| at.to_string()));
     told["undoable_until"] = json!(act.undoable_until().filter(|at| *at > now()).map(|at| at.to_string()));
+    if let Some(cancel) = &act.cancel {
+        told["cancel"]["at"] = cancel.at.to_string().into();
+    }
     if let Some(undo) = &act.undo {
         told["undo"]["begun_at"] = undo.begun_at.to_string().into();
         told["undo"]["ended_at"] = json!(undo.ended_at.map(|at| at.to_string()));

@@ -1,15 +1,16 @@
-//! The figures of all queues, for `celeriac report` and `celeriac top`: from an embedded store whose program does not run, or
-//! from all programs on RabbitMQ, by remote control.
+//! The figures of all queues, for `celeriac report` and `celeriac top`: from an embedded store whose program does not run, from the
+//! program that has it open, or from all programs on RabbitMQ, by remote control.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Failure;
-use super::place::{BrokerSource, Place, RabbitMq, open_store, rabbitmq};
+use super::local::{LocalProgram, StoreOrProgram, open_or_ask};
+use super::place::{BrokerSource, Place, RabbitMq, rabbitmq};
 use super::remote::patience;
 use crate::app::{Fleet, NodeReplies, blocked_lanes, paused_since, top_tenant};
 use crate::broker::{Backlog, Broker, BrokerError, EmbeddedBroker, is_outbox_line};
@@ -43,6 +44,7 @@ pub(super) struct FigureSource {
 
 enum Opened {
     Store(EmbeddedBroker),
+    Program(LocalProgram),
     Fleet { broker: Arc<RabbitMq>, fleet: Fleet },
 }
 
@@ -59,7 +61,10 @@ impl FiguresArgs {
             rows = catalogue.queues;
         }
         let place = match place {
-            Place::Directory(directory) => Opened::Store(open_store(directory).map_err(in_use)?),
+            Place::Directory(directory) => match open_or_ask(directory).await? {
+                StoreOrProgram::Store(store) => Opened::Store(store),
+                StoreOrProgram::Program(program) => Opened::Program(program),
+            },
             Place::RabbitMq(url) => {
                 let broker = rabbitmq(url).await?;
                 let fleet = Fleet::over(Arc::clone(&broker) as Arc<dyn Broker>).within(patience);
@@ -85,6 +90,14 @@ impl FigureSource {
     pub(super) async fn look(&self) -> Result<ReportFacts, Failure> {
         match &self.place {
             Opened::Store(store) => self.of_store(store).await,
+            Opened::Program(program) => {
+                let replies = program.replies("figures", Value::Null).await?;
+                let mut facts = of_replies(ReportFacts::at(now()), &NodeReplies::new(), replies);
+                for queue in &mut facts.queues {
+                    queue.target = queue.target.or(self.target(&queue.name));
+                }
+                Ok(facts)
+            }
             Opened::Fleet { broker, fleet } => self.of_fleet(broker, fleet).await,
         }
     }
@@ -93,22 +106,31 @@ impl FigureSource {
     pub(super) fn place(&self) -> &'static str {
         match &self.place {
             Opened::Store(_) => "store, its program does not run",
+            Opened::Program(_) => "the program of the store",
             Opened::Fleet { .. } => "all programs on RabbitMQ",
         }
     }
 
     /// Pauses a queue in all programs that serve it, or ends its pause. Answers with what came of it, in words.
     pub(super) async fn set_paused(&self, queue: &str, pause: bool) -> Result<String, Failure> {
-        let Opened::Fleet { fleet, .. } = &self.place else {
-            return Ok("The program of this store does not run, so nothing can be paused.".to_owned());
+        let replies = match &self.place {
+            Opened::Store(_) => {
+                return Ok("The program of this store does not run, so nothing can be paused.".to_owned());
+            }
+            Opened::Program(program) => {
+                let lever = if pause { "pause" } else { "resume" };
+                program.replies(lever, json!({ "queue": queue })).await?
+            }
+            Opened::Fleet { fleet, .. } if pause => fleet.pause(queue).await?,
+            Opened::Fleet { fleet, .. } => fleet.resume(queue).await?,
         };
-        let replies = if pause { fleet.pause(queue).await? } else { fleet.resume(queue).await? };
         Ok(outcome(&replies))
     }
 
     pub(super) async fn close(&self) -> Result<(), Failure> {
         match &self.place {
             Opened::Store(store) => Ok(store.close().await?),
+            Opened::Program(_) => Ok(()),
             Opened::Fleet { broker, .. } => {
                 let _ = broker.close().await;
                 Ok(())
@@ -236,8 +258,6 @@ fn outcome(replies: &NodeReplies) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::core::Timestamp;
 

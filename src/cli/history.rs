@@ -100,10 +100,11 @@ fn print(history: &History, out: &mut impl Write) -> Result<(), Failure> {
         Column::right("RETRIED", 8),
         Column::right("REVOKED", 8),
         Column::left("WAITED", 20),
+        Column::right("P95", 9),
         Column::left("RAN", 20),
         Column::left("NAME", WIDTH),
     ]);
-    for HistoryRow { at, name, counts } in &history.rows {
+    for HistoryRow { at, name, counts, waits } in &history.rows {
         table.add([
             at.to_string(),
             counts.received.to_string(),
@@ -113,13 +114,17 @@ fn print(history: &History, out: &mut impl Write) -> Result<(), Failure> {
             counts.retried.to_string(),
             counts.revoked.to_string(),
             mean_and_max(&counts.waits),
+            waits.percentile(0.95).map(|wait| format!("{wait:.1?}")).unwrap_or_default(),
             mean_and_max(&counts.runs),
             name.clone(),
         ]);
     }
     if !history.rows.is_empty() {
         out.write_all(table.render(WIDTH).as_bytes())?;
-        writeln!(out, "WAITED is the time-to-start, RAN the run time: the average, and the longest.")?;
+        writeln!(
+            out,
+            "WAITED is the time-to-start, RAN the run time: the average, and the longest. P95 is that of the time-to-start."
+        )?;
     }
     for HistoryMark { node, mark } in &history.marks {
         let part = |before: &str, text: &Option<String>| {

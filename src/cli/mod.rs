@@ -15,6 +15,7 @@ mod failed;
 mod figures;
 mod filter;
 mod history;
+mod local;
 mod new;
 mod place;
 mod purge;
@@ -80,7 +81,7 @@ enum Command {
     #[command(subcommand)]
     Brake(brake::BrakeCommand),
     /// Count all tasks in an embedded store that match a rule, and revoke, move, purge or retry them, or undo that. Its program
-    /// must not run.
+    /// must not run, but to list, cancel and undo: then it is asked.
     #[command(subcommand)]
     Bulk(bulk::BulkCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.
@@ -89,7 +90,8 @@ enum Command {
     Waiting(waiting::WaitingArgs),
     /// Say why a task does not run, and when it will start.
     ///
-    /// Over RabbitMQ all programs are asked. Of an embedded store whose program does not run, it says what the store knows.
+    /// Over RabbitMQ all programs are asked, and of an embedded store the program that has it open. If none has, it says what the
+    /// store knows.
     Why(why::WhyArgs),
     /// Say what needs a person: which queue misses its promise, since when, what presses it, and who can do what about it.
     ///
@@ -118,11 +120,11 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Print the periodic entries of a catalogue, the times at which each fires next, and warnings about them.
     Schedule(schedule::ScheduleArgs),
-    /// List the workers on RabbitMQ that reply, Celery's and Celeriac's.
+    /// List the workers on RabbitMQ that reply, Celery's and Celeriac's, or the program that has an embedded store open.
     Status(remote::StatusArgs),
-    /// Ask the workers on RabbitMQ what they do, as `celery inspect` does.
+    /// Ask the workers on RabbitMQ what they do, as `celery inspect` does, or the program that has an embedded store open.
     Inspect(remote::RemoteArgs),
-    /// Have the workers on RabbitMQ change something, as `celery control` does.
+    /// Have the workers on RabbitMQ change something, as `celery control` does, or the program that has an embedded store open.
     Control(remote::RemoteArgs),
     /// Print what happens to workers and tasks on RabbitMQ, a line for each event, as `celery events --dump` does.
     ///

@@ -28,7 +28,7 @@ pub(super) struct BrokerSource {
     /// RabbitMQ, as `amqp://user:password@host:5672/vhost`. The environment is safer: others can read a command line.
     #[arg(long, value_name = "URL", env = BROKER, hide_env_values = true)]
     broker: Option<String>,
-    /// The directory of an embedded store, or of an outbox. Its program must not run.
+    /// The directory of an embedded store, or of an outbox. While its program runs, only some commands ask that program.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }

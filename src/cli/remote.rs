@@ -1,23 +1,30 @@
 //! `celeriac status`, `celeriac inspect` and `celeriac control`: Celery's remote control from the command line.
 //!
-//! Arguments, output and exit codes are those of Celery's own commands of the same names. Nodes of both kinds reply.
+//! Arguments, output and exit codes are those of Celery's own commands of the same names. Nodes of both kinds reply. With
+//! `--directory`, the program that has an embedded store open does.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::local::{StoreOrProgram, open_or_ask};
 use super::place::{FleetSource, connect};
 use super::{Failure, remote_arguments};
 use crate::app::{Fleet, NodeReplies};
+use crate::broker::Broker as _;
 
 /// Where the fleet is, and how it is asked.
 #[derive(Debug, Args)]
 struct FleetArgs {
     #[command(flatten)]
     source: FleetSource,
+    /// The directory of an embedded store whose program runs: that program is asked.
+    #[arg(long, value_name = "DIR", conflicts_with = "destination")]
+    directory: Option<PathBuf>,
     /// Only these nodes, with commas between their names.
     #[arg(short, long, value_name = "NODES", value_delimiter = ',')]
     destination: Vec<String>,
@@ -95,9 +102,12 @@ pub(super) fn control(args: &RemoteArgs, out: &mut impl Write) -> Result<(), Fai
 
 /// Asks, and waits for the replies; that there is none is a failure with an exit code of its own.
 fn ask(args: &FleetArgs, method: &str, arguments: Map<String, Value>) -> Result<NodeReplies, Failure> {
-    let url = args.source.url()?;
     let patience = patience(args.timeout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(directory) = &args.directory {
+        return runtime.block_on(ask_program(directory, method, arguments));
+    }
+    let url = args.source.url()?;
     let replies = runtime.block_on(async {
         let broker = connect(url).await?;
         let mut fleet = Fleet::over(Arc::clone(&broker)).within(patience);
@@ -109,6 +119,22 @@ fn ask(args: &FleetArgs, method: &str, arguments: Map<String, Value>) -> Result<
         Ok::<_, Failure>(replies?)
     })?;
     if replies.is_empty() { Err(Failure::NoReply) } else { Ok(replies) }
+}
+
+/// Asks the program that has the store in this directory open.
+async fn ask_program(
+    directory: &Path,
+    method: &str,
+    arguments: Map<String, Value>,
+) -> Result<NodeReplies, Failure> {
+    match open_or_ask(directory).await? {
+        StoreOrProgram::Program(program) => program.replies(method, Value::Object(arguments)).await,
+        StoreOrProgram::Store(store) => {
+            store.close().await?;
+            let text = "The program of this store does not run, so nobody can be asked.";
+            Err(Failure::Found(text.to_owned()))
+        }
+    }
 }
 
 /// That nobody replies to a command which nobody has to know may be a slip of the pen.

@@ -41,9 +41,10 @@ const fn many(
     RemoteCommand { name, arguments, rest: Some(rest), least }
 }
 
-const INSPECT: [RemoteCommand; 20] = [
+const INSPECT: [RemoteCommand; 21] = [
     plain("active"),
     plain("active_queues"),
+    plain("bulk_acts"),
     plain("clock"),
     takes("conf", &[("with_defaults", Kind::Switch)], 0),
     plain("figures"),
@@ -64,7 +65,7 @@ const INSPECT: [RemoteCommand; 20] = [
     takes("why", &[("id", Kind::Text)], 1),
 ];
 
-const CONTROL: [RemoteCommand; 21] = [
+const CONTROL: [RemoteCommand; 23] = [
     takes(
         "add_consumer",
         &[
@@ -76,6 +77,7 @@ const CONTROL: [RemoteCommand; 21] = [
         1,
     ),
     takes("autoscale", &[("max", Kind::Whole), ("min", Kind::Whole), ("queue", Kind::Text)], 0),
+    takes("cancel_bulk", &[("id", Kind::Text)], 1),
     takes("cancel_consumer", &[("queue", Kind::Text)], 1),
     plain("disable_events"),
     takes("election", &[("id", Kind::Text), ("topic", Kind::Text), ("action", Kind::Text)], 2),
@@ -95,6 +97,7 @@ const CONTROL: [RemoteCommand; 21] = [
     many("terminate", &[("signal", Kind::Text)], "task_id", 2),
     takes("time_limit", &[("task_name", Kind::Text), ("soft", Kind::Seconds), ("hard", Kind::Seconds)], 2),
     takes("unblock", &[("scope", Kind::Text), ("key", Kind::Text)], 2),
+    takes("undo_bulk", &[("id", Kind::Text)], 1),
 ];
 
 /// The arguments of a question, by name.

@@ -1,7 +1,7 @@
 //! `celeriac why`: says why a task does not run, and when it will start.
 //!
-//! Over RabbitMQ the programs know that, so they are asked by remote control, and Celery's workers for what they hold. An
-//! embedded store whose program does not run says by itself what it knows. In both cases the text is made of the JSON of
+//! Over RabbitMQ the programs know that, so they are asked by remote control, and Celery's workers for what they hold. The program
+//! that has an embedded store open is asked, too, and a store whose program does not run says by itself what it knows. In all cases the text is made of the JSON of
 //! an explanation, whoever has written it.
 
 use std::io::Write;
@@ -13,7 +13,8 @@ use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::place::{BrokerSource, Place, connect, open_store};
+use super::local::{StoreOrProgram, open_or_ask};
+use super::place::{BrokerSource, Place, connect};
 use super::remote::patience;
 use crate::app::variables::RESULT_BACKEND;
 use crate::app::{Backend, Fleet, ended, of_message, paused_since, told, wait_in_broker};
@@ -71,9 +72,14 @@ pub(super) fn run(args: &WhyArgs, out: &mut impl Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a store knows whose program does not run.
+/// What the program knows that has a store open, or the store whose program does not run.
 async fn in_store(directory: &Path, id: &TaskId) -> Result<Value, Failure> {
-    let broker = open_store(directory)?;
+    let broker = match open_or_ask(directory).await? {
+        StoreOrProgram::Store(broker) => broker,
+        StoreOrProgram::Program(program) => {
+            return program.answer("why", json!({ "id": id.as_str() })).await;
+        }
+    };
     let explained = explain_stopped(&broker, id).await;
     let closed = broker.close().await;
     let explained = explained?;

@@ -55,6 +55,8 @@ pub fn time_to_start_edges(targets: impl IntoIterator<Item = Duration>) -> Edges
 #[derive(Clone, Debug)]
 pub struct Accounts {
     tasks: IndexMap<Box<str>, TaskAccounts>,
+    /// The place that was counted at last: most tasks are followed by one of their name.
+    last: usize,
     time_to_start: DurationHistogram,
     /// How long limits kept tasks from starting, which is no part of time-to-start.
     limit_waits: DurationHistogram,
@@ -95,6 +97,7 @@ impl Accounts {
     pub fn new(time_to_start: Edges) -> Self {
         Self {
             tasks: IndexMap::new(),
+            last: 0,
             time_to_start: DurationHistogram::new(time_to_start),
             limit_waits: DurationHistogram::new(SPAN.clone()),
             run_times: Vec::new(),
@@ -103,7 +106,9 @@ impl Accounts {
 
     /// The place of a task that is in the accounts already.
     pub fn find(&self, task: &str) -> Option<TaskPlace> {
-        self.tasks.get_index_of(task).map(TaskPlace)
+        let is_last = self.tasks.get_index(self.last).is_some_and(|(name, _)| **name == *task);
+        let place = if is_last { Some(self.last) } else { self.tasks.get_index_of(task) };
+        place.map(TaskPlace)
     }
 
     /// The place of a task, which is made if there is none; beyond the bound it is that of [`OTHER`].
@@ -177,6 +182,7 @@ impl Accounts {
     }
 
     fn with(&mut self, TaskPlace(place): TaskPlace, change: impl FnOnce(&mut TaskAccounts)) {
+        self.last = place;
         if let Some((_, task)) = self.tasks.get_index_mut(place) {
             change(task);
         }

@@ -25,9 +25,12 @@ const UNIT: u64 = 1 << 40;
 /// Each call costs O(log n) unless it says otherwise.
 #[derive(Debug, Default)]
 pub struct FairLines<K> {
+    /// The line that is known, while it is the only one. It takes no turns, so it has a place of its own, and whoever has
+    /// one line pays for no search.
+    alone: Option<(K, LineShare)>,
+    /// The lines that are known, if they are several.
     lines: BTreeMap<K, LineShare>,
-    /// The lines that have an item to give, with their passes and their last turns: the first one is next. A line that is
-    /// alone takes no turns, so the order is empty while fewer than two lines are known.
+    /// Of several lines, those that have an item to give, with their passes and their last turns: the first one is next.
     order: BTreeSet<(u64, u64, K)>,
     /// How many items are out.
     out: usize,
@@ -102,16 +105,16 @@ impl<K: Ord + Clone> FairLines<K> {
 
     /// The line whose turn it is, and whether it has nothing out.
     fn first(&self) -> Option<(&K, bool)> {
-        let (line, share) = match self.takes_turns() {
-            true => self.lines.get_key_value(&self.order.first()?.2)?,
-            false => self.lines.first_key_value().filter(|(_, share)| share.gives)?,
-        };
+        if let Some((line, share)) = &self.alone {
+            return share.gives.then_some((line, share.out == 0));
+        }
+        let (line, share) = self.lines.get_key_value(&self.order.first()?.2)?;
         Some((line, share.out == 0))
     }
 
     /// Whether several lines are known, so that the order has those that have an item to give.
     fn takes_turns(&self) -> bool {
-        self.lines.len() > 1
+        !self.lines.is_empty()
     }
 
     /// Whether this line may give an item now, if at most `room` items may be out.
@@ -153,7 +156,11 @@ impl<K: Ord + Clone> FairLines<K> {
     where
         K: Borrow<Q>,
     {
-        self.lines.get(line).map_or(0, |share| share.out)
+        match &self.alone {
+            Some((alone, share)) if Borrow::<Q>::borrow(alone) == line => share.out,
+            Some(_) => 0,
+            None => self.lines.get(line).map_or(0, |share| share.out),
+        }
     }
 
     /// How many items are out.
@@ -163,23 +170,31 @@ impl<K: Ord + Clone> FairLines<K> {
 
     /// The lines that have an item to give or items out, each with the number of its items that are out.
     pub fn lines(&self) -> impl Iterator<Item = (&K, usize)> {
-        self.lines.iter().map(|(line, share)| (line, share.out))
+        let alone = self.alone.iter().map(|(line, share)| (line, share.out));
+        alone.chain(self.lines.iter().map(|(line, share)| (line, share.out)))
     }
 
     /// Changes a line, and its place in the order.
     fn change(&mut self, line: &K, change: impl FnOnce(&mut LineShare)) {
-        if !self.lines.contains_key(line) {
-            if self.lines.len() == 1 {
-                self.begin_turns();
+        if !self.takes_turns() {
+            let Some((alone, share)) = &mut self.alone else { return self.come_alone(line, change) };
+            if *alone == *line {
+                change(share);
+                if share.is_idle() {
+                    self.alone = None;
+                }
+                return;
             }
+            self.begin_turns();
+        }
+        if !self.lines.contains_key(line) {
             self.lines.insert(line.clone(), LineShare::default());
         }
-        let takes_turns = self.takes_turns();
         let Some(share) = self.lines.get_mut(line) else { return };
         let before = share.place();
         change(share);
         let (after, is_idle) = (share.place(), share.is_idle());
-        if takes_turns && before != after {
+        if before != after {
             if let Some((pass, turn)) = before {
                 self.order.remove(&(pass, turn, line.clone()));
             }
@@ -189,16 +204,33 @@ impl<K: Ord + Clone> FairLines<K> {
         }
         if is_idle {
             self.lines.remove(line);
-            if !self.takes_turns() {
-                self.order.clear();
+            if self.lines.len() == 1 {
+                self.end_turns();
             }
+        }
+    }
+
+    /// The first line comes, unless it is idle all the same.
+    fn come_alone(&mut self, line: &K, change: impl FnOnce(&mut LineShare)) {
+        let mut share = LineShare::default();
+        change(&mut share);
+        if !share.is_idle() {
+            self.alone = Some((line.clone(), share));
         }
     }
 
     /// A line that was alone gets its place in the order, because another one comes.
     fn begin_turns(&mut self) {
-        let places = self.lines.iter().filter_map(|(line, share)| Some((line.clone(), share.place()?)));
-        self.order.extend(places.map(|(line, (pass, turn))| (pass, turn, line)));
+        if let Some((line, share)) = self.alone.take() {
+            self.order.extend(share.place().map(|(pass, turn)| (pass, turn, line.clone())));
+            self.lines.insert(line, share);
+        }
+    }
+
+    /// A line is alone, because the others have gone.
+    fn end_turns(&mut self) {
+        self.alone = self.lines.pop_first();
+        self.order.clear();
     }
 }
 

@@ -50,6 +50,7 @@ pub mod sending_rates;
 pub mod simulation;
 pub mod slots;
 pub mod start_limit;
+pub mod tag_map;
 pub mod text;
 pub mod time;
 pub mod time_to_start;

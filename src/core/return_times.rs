@@ -44,6 +44,11 @@ impl ReturnTimes {
         Timestamp::from_micros(micros)
     }
 
+    /// Whether none of them can be outstanding, whatever the time is.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
     /// How many of them are not back yet.
     pub fn outstanding(&self, now: Timestamp) -> u64 {
         let past = usize::try_from(second(now).saturating_sub(self.first)).unwrap_or(usize::MAX);

@@ -2,9 +2,8 @@
 //!
 //! An item that arrives is *ready* or, with a due time ahead, *scheduled*. A release makes it *running*, and a finish
 //! ends it. A ready item that something keeps from starting is *held*: it is set aside with others of its group, so that it
-//! stands in nobody's way, and keeps its place for when it is brought back. The same machine serves the `Queue` actor (items
-//! are deliveries, the limit is the number of workers) and the in-memory broker (items are messages, the limit is the
-//! prefetch count).
+//! stands in nobody's way, and keeps its place for when it is brought back. The machine serves the `Queue` actor: items are
+//! deliveries, and the limit is the number of workers.
 //!
 //! Invariants:
 //! - The queue holds a tag at most once: waiting (ready, held or scheduled) or running, never both.
@@ -21,15 +20,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::held::{HeldItems, UsedTurn};
 use super::Timestamp;
+use super::tag_map::{TagMap, take};
 
 mod held;
 
 /// The items that wait and the items that run in one queue. Each call costs O(log n) unless it says otherwise.
 #[derive(Debug)]
 pub struct RunQueue<T> {
-    /// The items that wait, by tag. All maps here are sorted and not hashed, because sorted maps give memory back
-    /// when a backlog drains.
-    waiting: BTreeMap<u64, WaitingItem<T>>,
+    /// The items that wait, by tag. It gives memory back when a backlog drains, and so do the sorted maps.
+    waiting: TagMap<WaitingItem<T>>,
     /// The tags of the ready items in the order in which they leave.
     line: BTreeMap<(Reverse<u8>, u64), u64>,
     /// When each ready item became ready, with its rank. The first entry is the oldest.
@@ -40,7 +39,8 @@ pub struct RunQueue<T> {
     held: HeldItems,
     /// Since when each held item is held, with its rank. The first entry is the oldest.
     held_since: BTreeSet<(Timestamp, u64)>,
-    running: BTreeSet<u64>,
+    /// The tags of the items that run.
+    running: TagMap<()>,
     limit: usize,
     paused: bool,
     next_rank: u64,
@@ -80,13 +80,13 @@ impl<T> RunQueue<T> {
     /// An empty queue that lets at most `limit` run at a time; 0 lets nothing run.
     pub fn new(limit: usize) -> Self {
         Self {
-            waiting: BTreeMap::new(),
+            waiting: TagMap::default(),
             line: BTreeMap::new(),
             ready_since: BTreeSet::new(),
             agenda: BTreeMap::new(),
             held: HeldItems::default(),
             held_since: BTreeSet::new(),
-            running: BTreeSet::new(),
+            running: TagMap::default(),
             limit,
             paused: false,
             next_rank: 0,
@@ -107,7 +107,7 @@ impl<T> RunQueue<T> {
     ) -> bool {
         // Items that came due before this arrival are ahead of it, even if nobody has released anything since.
         self.promote(now);
-        if self.running.contains(&tag) || self.waiting.contains_key(&tag) {
+        if self.holds(tag) {
             return false;
         }
         let rank = self.take_rank();
@@ -137,7 +137,7 @@ impl<T> RunQueue<T> {
         now: Timestamp,
     ) -> bool {
         self.promote(now);
-        if self.running.contains(&tag) || self.waiting.contains_key(&tag) {
+        if self.holds(tag) {
             return false;
         }
         let (rank, since) = (self.take_rank(), since.min(now));
@@ -155,11 +155,11 @@ impl<T> RunQueue<T> {
             return None;
         }
         let (_, tag) = self.line.pop_first()?;
-        let waiting = self.waiting.remove(&tag)?;
+        let waiting = take(&mut self.waiting, tag)?;
         if let WaitIndex::Ready { rank, since } = waiting.place {
             self.ready_since.remove(&(since, rank));
         }
-        self.running.insert(tag);
+        self.running.insert(tag, ());
         Some((tag, waiting.item))
     }
 
@@ -236,19 +236,19 @@ impl<T> RunQueue<T> {
             return None;
         }
         let item = self.remove(tag)?;
-        self.running.insert(tag);
+        self.running.insert(tag, ());
         Some(item)
     }
 
     /// Ends a running item and frees its place. Returns false if the item is not running, which refuses a late finish
     /// of an item that somebody else has finished.
     pub fn finish(&mut self, tag: u64) -> bool {
-        self.running.remove(&tag)
+        take(&mut self.running, tag).is_some()
     }
 
     /// Takes a waiting item out, as when its task is revoked. `None` if the item is running or unknown.
     pub fn remove(&mut self, tag: u64) -> Option<T> {
-        let waiting = self.waiting.remove(&tag)?;
+        let waiting = take(&mut self.waiting, tag)?;
         match waiting.place {
             WaitIndex::Ready { rank, since } => {
                 self.line.remove(&(Reverse(waiting.priority), rank));
@@ -331,7 +331,7 @@ impl<T> RunQueue<T> {
 
     /// Whether the item was released and has not finished.
     pub fn is_running(&self, tag: u64) -> bool {
-        self.running.contains(&tag)
+        self.running.contains_key(&tag)
     }
 
     /// How many items are ready. Items that came due since the last arrival or release still count as scheduled.
@@ -373,6 +373,11 @@ impl<T> RunQueue<T> {
     /// it was brought back. It measures how long a queue is blocked, see [`blockage`](super::blockage).
     pub fn oldest_ready_since(&self) -> Option<Timestamp> {
         self.ready_since.first().map(|(since, _)| *since)
+    }
+
+    /// Whether the item waits here or runs.
+    fn holds(&self, tag: u64) -> bool {
+        self.running.contains_key(&tag) || self.waiting.contains_key(&tag)
     }
 
     /// Makes all items ready that are due by `now`, in the order of their due times.

@@ -120,7 +120,7 @@ fn shown(json: &str, array: &'static str) -> String {
             }
             Token::Close => {
                 if let Some(OpenContainer { close, shown: true, commas, is_empty }) = open.pop() {
-                    writer.close(if close == ")" && commas == 0 && !is_empty { ",)" } else { close });
+                    writer.put(if close == ")" && commas == 0 && !is_empty { ",)" } else { close });
                 }
             }
             Token::Comma => {
@@ -130,6 +130,8 @@ fn shown(json: &str, array: &'static str) -> String {
                 writer.token(", ");
             }
             Token::Colon => drop(writer.token(": ")),
+            // What has no escapes is the text itself.
+            Token::Text(text) if !text.contains('\\') => writer.quoted(text.trim_matches('"')),
             // Half of a surrogate pair is no valid text in Rust, so it is shown as it was written.
             Token::Text(text) => match serde_json::from_str::<Cow<'_, str>>(text) {
                 Ok(text) => writer.quoted(&text),
@@ -166,8 +168,7 @@ impl Writer {
     fn token(&mut self, text: &str) -> bool {
         let room = self.room();
         if room {
-            self.out.push_str(text);
-            self.left -= count(text);
+            self.put(text);
         }
         room
     }
@@ -176,16 +177,23 @@ impl Writer {
     fn quoted(&mut self, text: &str) {
         if self.room() {
             let (shown, dots) = self.cut_to_fit(text);
-            let shown = format!("'{}{dots}'", shown.replace('\'', "\\'"));
-            self.token(&shown);
+            self.put("'");
+            for (at, part) in shown.split('\'').enumerate() {
+                if at > 0 {
+                    self.put("\\'");
+                }
+                self.put(part);
+            }
+            self.put(dots);
+            self.put("'");
         }
     }
 
     fn plain(&mut self, text: &str) {
         if self.room() {
             let (shown, dots) = self.cut_to_fit(text);
-            let shown = format!("{shown}{dots}");
-            self.token(&shown);
+            self.put(shown);
+            self.put(dots);
         }
     }
 
@@ -200,7 +208,8 @@ impl Writer {
         (text[..end].rsplit_once(' ').map_or(&text[..end], |(before, _)| before), "...")
     }
 
-    fn close(&mut self, text: &str) {
+    /// Writes a text, whether there is room or not.
+    fn put(&mut self, text: &str) {
         self.out.push_str(text);
         self.left -= count(text);
     }

@@ -43,7 +43,7 @@ pub(crate) struct Brakes {
     /// The beginning of the time that token buckets count.
     since: Instant,
     /// What has started, by queue.
-    starts: DashMap<String, StartHistory>,
+    starts: DashMap<String, Arc<Mutex<StartHistory>>>,
 }
 
 impl Default for Brakes {
@@ -91,14 +91,11 @@ impl Brakes {
         in_force.set.brakes().filter(|brake| !brake.has_ended(now)).cloned().collect()
     }
 
-    /// A task of this message starts.
-    pub(crate) fn started(&self, message: &Message, now: Timestamp) {
-        match self.starts.get_mut(&message.queue) {
-            Some(mut starts) => starts.started(&message.task, message.tenant(), now),
-            None => {
-                let mut starts = self.starts.entry(message.queue.clone()).or_default();
-                starts.started(&message.task, message.tenant(), now);
-            }
+    /// The starts of a queue, which whoever starts its tasks notes there.
+    pub(crate) fn starts_of(&self, queue: &str) -> Arc<Mutex<StartHistory>> {
+        match self.starts.get(queue) {
+            Some(starts) => Arc::clone(&starts),
+            None => Arc::clone(&self.starts.entry(queue.to_owned()).or_default()),
         }
     }
 
@@ -106,7 +103,7 @@ impl Brakes {
     pub(crate) fn count_starts(&self, matcher: &RuleMatcher) -> StartCount {
         let now = now();
         self.starts.iter().fold(StartCount::default(), |sum, queue| {
-            let count = queue.value().count(queue.key(), matcher, now);
+            let count = queue.value().lock().count(queue.key(), matcher, now);
             StartCount { starts: sum.starts + count.starts, unknown: sum.unknown + count.unknown }
         })
     }

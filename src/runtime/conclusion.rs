@@ -6,6 +6,9 @@
 //!   until the broker says that this is safe.
 //! - If the future is dropped on its way, the delivery is dropped with it and goes back to the broker.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use super::Runtime;
 use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
@@ -66,7 +69,10 @@ pub(crate) async fn conclude(
     // have happened.
     let told = event.is_some() || waits_for_end(hooks, &runtime.hooks);
     let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
-    let is_settled = settle(settle_of(verdict, context, runtime), delivery, context, runtime, wait).await;
+    let is_settled = match settle(settle_of(verdict, context, runtime), delivery, context, runtime, wait) {
+        Some(settled) => settled.await,
+        None => true,
+    };
     // From here on the end has happened, and may be told.
     if is_settled {
         runtime.tell_ends(context.message_arc(), ends);
@@ -157,23 +163,36 @@ fn is_dead_if_failed(message: &Message, runtime: &Runtime) -> bool {
     message.settles_late() && definition.is_some_and(|task| !(task.options)().acks_on_failure_or_timeout)
 }
 
-/// Settles the delivery. With `wait` it completes only when the broker says that the settlement is safe. Returns
-/// whether it is safe, as far as that was waited for.
-async fn settle(
+/// Settles the delivery. `None`: it is done, and nobody waits for more. With `wait`, and for a task without a delivery, there is
+/// something to await, which is apart so that other runs need no room for it: see [`settle_and_wait`].
+fn settle(
     settle: Settle,
     delivery: Option<Delivery>,
     context: &Context,
     runtime: &Runtime,
     wait: bool,
+) -> Option<Pin<Box<impl Future<Output = bool>>>> {
+    match delivery {
+        Some(delivery) if !wait => {
+            delivery.settle(settle);
+            None
+        }
+        delivery => Some(Box::pin(settle_and_wait(settle, delivery, context, runtime))),
+    }
+}
+
+/// Settles the delivery, or ends a task that has none, and completes when the broker says that this is safe. Returns whether it
+/// is.
+async fn settle_and_wait(
+    settle: Settle,
+    delivery: Option<Delivery>,
+    context: &Context,
+    runtime: &Runtime,
 ) -> bool {
     let Some(delivery) = delivery else {
-        Box::pin(runtime.end_undelivered(context.message(), settle)).await;
+        runtime.end_undelivered(context.message(), settle).await;
         return true;
     };
-    if !wait {
-        delivery.settle(settle);
-        return true;
-    }
     let settled = delivery.settle_and_wait(settle).await;
     if let Err(error) = &settled {
         tracing::error!(id = %context.id(), %error, "the end of a run may not be kept; the task may run again");

@@ -14,17 +14,17 @@ use crate::task::{Durability, EnqueueError, HandedOver, Headers, Message, NewTas
 const IN_FLIGHT: usize = 1024;
 
 impl Runtime {
-    /// Makes the message of a call and publishes it. With `unique`, its id must be new to the broker.
-    pub(crate) async fn enqueue(&self, call: NewTask, unique: bool) -> Result<Receipt, EnqueueError> {
+    /// Makes the message of a call, for [`send`](Self::send). This waits for nothing, so that neither the call nor the message
+    /// lies in the future of an enqueue that waits for its receipt.
+    pub(crate) fn prepare(&self, call: NewTask) -> Result<(Arc<Message>, Unsent), EnqueueError> {
         let unsent = self.unsent(&call.headers);
-        let message = self.dispatcher.message(call)?;
-        self.send(message, unique, unsent).await
+        Ok((Arc::new(self.dispatcher.message(call)?), unsent))
     }
 
-    /// As [`enqueue`](Self::enqueue), for a message that is made already.
+    /// Publishes a message that is made already. With `unique`, its id must be new to the broker.
     pub(crate) async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, EnqueueError> {
         let unsent = self.unsent(&message.headers);
-        self.send(message, unique, unsent).await
+        self.send(Arc::new(message), unique, unsent).await
     }
 
     /// Makes the messages of these calls and publishes them together; the receipts are in the order of the calls.
@@ -48,7 +48,7 @@ impl Runtime {
         if !self.broker.facts().knows_all || !messages.iter().all(goes_with_others) {
             let sends = stream::iter(messages.into_iter().zip(unsent));
             // Each future sends when it is polled first, so that the order stays.
-            let sends = sends.map(|(message, unsent)| self.send_marked(message, unique, unsent));
+            let sends = sends.map(|(message, unsent)| self.send_marked(Arc::new(message), unique, unsent));
             return sends.buffered(IN_FLIGHT).try_collect().await;
         }
         let receipts = messages.iter().map(|m| Receipt::new(m.id.clone(), m.queue.clone(), m.durability));
@@ -60,9 +60,16 @@ impl Runtime {
         Ok(receipts)
     }
 
-    async fn send(&self, message: Message, unique: bool, unsent: Unsent) -> Result<Receipt, EnqueueError> {
+    /// Publishes a message. With `unique`, its id must be new to the broker. `unsent` is the permit that goes along.
+    pub(crate) async fn send(
+        &self,
+        message: Arc<Message>,
+        unique: bool,
+        unsent: Unsent,
+    ) -> Result<Receipt, EnqueueError> {
         if self.marks_sent {
-            write_marks(&*self.store, marks_of([&message])).await;
+            // It is boxed, because each enqueue would have room for it, and few programs keep marks.
+            Box::pin(write_marks(&*self.store, marks_of([&*message]))).await;
         }
         self.send_marked(message, unique, unsent).await
     }
@@ -70,14 +77,14 @@ impl Runtime {
     /// Publishes a message of which the store knows that it is sent, if the store is told of that at all.
     async fn send_marked(
         &self,
-        message: Message,
+        message: Arc<Message>,
         unique: bool,
         unsent: Unsent,
     ) -> Result<Receipt, EnqueueError> {
-        let sent = self.to_tell([&message]);
-        let receipt = self.broker.publish(message, unique).await?;
+        let sent = self.call_to_tell(&message, || Arc::clone(&message));
+        let receipt = self.broker.begin_publish(message, unique).await?;
         if !receipt.joined {
-            self.tell_sent(sent);
+            self.tell_sent([sent]);
         }
         unsent.taken(&receipt);
         Ok(receipt)
@@ -86,7 +93,12 @@ impl Runtime {
     /// The permit that travels with these headers. It is given back when the result is dropped, unless the call was
     /// taken.
     pub(crate) fn unsent(&self, headers: &Headers) -> Unsent {
-        Unsent(HandedOver::of_headers(headers).zip(self.permits.clone()))
+        Unsent(self.handed_over(headers).map(Box::new))
+    }
+
+    fn handed_over(&self, headers: &Headers) -> Option<(HandedOver, Arc<dyn PermitKeeper>)> {
+        let handed = HandedOver::of_headers(headers)?;
+        Some((handed, self.permits.clone()?))
     }
 }
 
@@ -111,7 +123,7 @@ fn goes_with_others(message: &Message) -> bool {
 
 /// The permit that was handed over to a call which is not taken yet. Dropping this gives it back. If the broker has
 /// taken the message all the same, its task asks for the permit anew.
-pub(crate) struct Unsent(Option<(HandedOver, Arc<dyn PermitKeeper>)>);
+pub(crate) struct Unsent(Option<Box<(HandedOver, Arc<dyn PermitKeeper>)>>);
 
 impl Unsent {
     /// Keeps the permit for the call, unless the call has joined another task.
@@ -129,8 +141,64 @@ impl Unsent {
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        if let Some((handed, keeper)) = self.0.take() {
+        if let Some(unsent) = self.0.take() {
+            let (handed, keeper) = *unsent;
             handed.release(&*keeper);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::MemoryBroker;
+    use crate::store::MemoryStore;
+    use crate::task::canvas::CanvasLimits;
+    use crate::task::registry::Registry;
+    use crate::task::{Arguments, Dispatcher, Router, TaskOptions};
+
+    struct Anywhere;
+
+    impl Router for Anywhere {
+        fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
+            Ok("q".to_owned())
+        }
+
+        fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+            "q".to_owned()
+        }
+    }
+
+    fn runtime() -> Runtime {
+        let dispatcher = Dispatcher {
+            registry: Registry::from_definitions(std::iter::empty()).unwrap(),
+            route: Box::new(Anywhere),
+            max_message_size: 1 << 16,
+            limits: CanvasLimits::default(),
+            reply_to: None,
+            without_lanes: None,
+            without_windows: None,
+            without_exchanges: None,
+            indexes_arguments: false,
+        };
+        let store = Arc::new(MemoryStore::default());
+        let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+        Runtime::new(broker, store, Arc::new(dispatcher))
+    }
+
+    /// Hundreds of enqueues wait for one commit, and each of them has this future.
+    #[tokio::test]
+    async fn what_waits_for_a_receipt_holds_no_message() {
+        let runtime = runtime();
+        let (message, unsent) = runtime.prepare(NewTask::new("t", TaskOptions::default())).unwrap();
+        let id = message.id.clone();
+        let again = Arc::clone(&message);
+        let sending = runtime.send(message, true, unsent);
+        let size = size_of_val(&sending);
+        assert!(size <= 384, "{size} bytes");
+        let receipt = sending.await.unwrap();
+        assert_eq!((receipt.queue.as_str(), &receipt.id), ("q", &id));
+        let twice = runtime.send(again, true, Unsent(None)).await;
+        assert_eq!(twice, Err(EnqueueError::DuplicateId { id }));
     }
 }

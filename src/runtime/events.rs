@@ -44,13 +44,10 @@ impl Drop for Active<'_> {
     }
 }
 
-/// Calls that are about to be published: how they are counted, and the messages that are told of if anybody listens.
-#[derive(Default)]
-pub(crate) struct CallsToTell {
-    /// Most calls are alone, and one takes no list.
-    first: Option<Arc<SenderCount>>,
-    others: Vec<Arc<SenderCount>>,
-    messages: Vec<Arc<Message>>,
+/// A call that is about to be published: how it is counted, and its message if anybody listens.
+pub(crate) struct CallToTell {
+    count: Arc<SenderCount>,
+    heard: Option<Arc<Message>>,
 }
 
 /// What is told at the end of a run: a rejection is a failure first.
@@ -59,7 +56,7 @@ pub(super) type Ends = [Option<EventKind>; 2];
 impl Runtime {
     /// Whether events of this task are told at all; asked only while somebody listens.
     fn tells(&self, task: &str) -> bool {
-        self.dispatcher.registry.get(task).is_none_or(|definition| (definition.options)().send_events)
+        !self.dispatcher.registry.is_muted(task)
     }
 
     /// Tells what happens to a task in a queue here, if anybody listens.
@@ -80,9 +77,11 @@ impl Runtime {
     /// Tells that a message has come, and answers whether it was told.
     pub(crate) fn announce(&self, message: &Arc<Message>) -> bool {
         let will_run = message.expires.is_none_or(|at| at > now())
-            && self.dispatcher.registry.get(&message.task).is_some_and(|task| (task.options)().send_events);
+            && self.dispatcher.registry.get(&message.task).is_some()
+            && self.tells(&message.task);
         if will_run {
-            self.tell_event(message, || EventKind::Received);
+            self.events
+                .emit(EventGroup::Run, || Some(TaskEvent::now(Arc::clone(message), EventKind::Received)));
         }
         will_run && self.events.is_heard(EventGroup::Run)
     }
@@ -145,28 +144,29 @@ impl Runtime {
         });
     }
 
+    /// The call that [`tell_sent`](Self::tell_sent) will count and tell of, when it is published. `shared` makes the message
+    /// that the event holds.
+    pub(super) fn call_to_tell(
+        &self,
+        message: &Message,
+        shared: impl FnOnce() -> Arc<Message>,
+    ) -> CallToTell {
+        let count = self.events.counts().of(&message.task, &message.queue);
+        CallToTell { count, heard: self.events.is_heard(EventGroup::Sent).then(shared) }
+    }
+
     /// The calls that [`tell_sent`](Self::tell_sent) will count and tell of, when they are published.
-    pub(crate) fn to_tell<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> CallsToTell {
-        let is_heard = self.events.is_heard(EventGroup::Sent);
-        let mut calls = CallsToTell::default();
-        for message in messages {
-            let count = self.events.counts().of(&message.task, &message.queue);
-            match calls.first {
-                None => calls.first = Some(count),
-                Some(_) => calls.others.push(count),
-            }
-            if is_heard {
-                calls.messages.push(Arc::new(message.clone()));
-            }
-        }
-        calls
+    pub(crate) fn to_tell(&self, messages: &[Message]) -> Vec<CallToTell> {
+        messages.iter().map(|message| self.call_to_tell(message, || Arc::new(message.clone()))).collect()
     }
 
     /// Counts and tells that these calls were published.
-    pub(crate) fn tell_sent(&self, CallsToTell { first, others, messages }: CallsToTell) {
-        first.iter().chain(&others).for_each(|count| count.sent());
-        for message in messages {
-            self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
+    pub(crate) fn tell_sent(&self, calls: impl IntoIterator<Item = CallToTell>) {
+        for CallToTell { count, heard } in calls {
+            count.sent();
+            if let Some(message) = heard {
+                self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ impl Runtime {
     }
 
     async fn forward_with_note(&self, message: Message, notes: &dyn BrokerNotes) -> Forwarding {
-        let (id, sent) = (message.id.clone(), self.to_tell([&message]));
+        let (id, sent) = (message.id.clone(), self.to_tell(std::slice::from_ref(&message)));
         let change = CompareAndSet { key: key(&id), expected: None, value: Some(YES.to_owned()) };
         match notes.publish_with_cas(message, change).await {
             Ok(CasOutcome::Taken(receipt)) => {

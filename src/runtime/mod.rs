@@ -21,6 +21,7 @@ pub(crate) mod keep_failed;
 mod limit_keeper;
 #[cfg(feature = "log-lines")]
 pub(crate) mod log_lines;
+pub(crate) mod own_process;
 #[cfg(unix)]
 pub(crate) mod process;
 #[cfg(not(unix))]
@@ -97,6 +98,8 @@ pub(crate) struct Runtime {
     /// Keeps the progress bars of what runs here, and knows who watches.
     pub(crate) progress_hub: Arc<dyn ProgressHub>,
     bars: Arc<BarSink>,
+    /// What all runs report by, once the client is set.
+    shared_sinks: OnceLock<Arc<Sinks>>,
     /// Keeps the files of downloads.
     pub(crate) payloads: Arc<Payloads>,
     pub(crate) dispatcher: Arc<Dispatcher>,
@@ -217,6 +220,7 @@ impl Runtime {
             activity: ActivityMeter::default(),
             progress_hub,
             bars: Arc::new(bars),
+            shared_sinks: OnceLock::new(),
             payloads: Arc::new(Payloads::nowhere()),
             broker,
             store,
@@ -244,6 +248,7 @@ impl Runtime {
         self.bars =
             Arc::new(BarSink { store: Arc::clone(&self.store), progress_hub: Arc::clone(&progress_hub) });
         self.progress_hub = progress_hub;
+        self.shared_sinks = OnceLock::new();
     }
 
     /// The limits of a run of this message.
@@ -253,15 +258,23 @@ impl Runtime {
     }
 
     /// The sinks by which bodies report states, progress and downloads, and send calls.
-    pub(crate) fn sinks(&self) -> Sinks {
-        Sinks {
+    pub(crate) fn sinks(&self) -> Arc<Sinks> {
+        if let Some(sinks) = self.shared_sinks.get() {
+            return Arc::clone(sinks);
+        }
+        let sinks = Arc::new(Sinks {
             states: Some(Arc::clone(&self.states) as Arc<dyn StateSink>),
             progress: Some(Arc::clone(&self.bars) as Arc<dyn ProgressSink>),
             downloads: Some(Arc::clone(&self.payloads) as Arc<dyn DownloadSink>),
             events: Some(Arc::clone(&self.events)),
             client: self.client.get().cloned(),
             data: Arc::clone(&self.data),
+        });
+        // Until the client is set, what is made here is not what later runs have to have.
+        if sinks.client.is_some() {
+            let _ = self.shared_sinks.set(Arc::clone(&sinks));
         }
+        sinks
     }
 
     /// The name by which the other programs of the cluster know this process: Celery's node name.

@@ -20,6 +20,7 @@ use super::Runtime;
 use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_lost, is_panic, start_io};
 use super::conclusion::conclude;
 use super::hooks::{after_return, before_start};
+use super::own_process::own_pid;
 use super::process::{ChildProcess, run_in_child};
 use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
@@ -46,7 +47,7 @@ pub(crate) struct Run {
     pub(crate) child: Option<Arc<ChildProcess>>,
     /// Cancelled when a shutdown loses its patience or the worker dies: the run ends at once and its task is handed
     /// back.
-    pub(crate) force: CancellationToken,
+    pub(crate) force: Arc<CancellationToken>,
     pub(crate) stuck: Arc<Stuck>,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) started_at: Timestamp,
@@ -99,6 +100,8 @@ pub(crate) struct Report {
     rejected: bool,
     /// How long the run took that ended the task, or failed.
     run_time: Option<Duration>,
+    /// When the run ended, if its verdict says it.
+    pub(crate) ended_at: Option<Timestamp>,
     /// Whether the body panicked.
     pub(crate) panicked: bool,
     /// Whether the hard time limit passed.
@@ -117,6 +120,7 @@ impl Report {
         error: None,
         rejected: false,
         run_time: None,
+        ended_at: None,
         panicked: false,
         timed_out: false,
         lost: false,
@@ -184,6 +188,15 @@ fn run_time(record: &TaskResult) -> Option<Duration> {
     record.started_at.map(|started_at| record.finished_at.since(started_at))
 }
 
+/// When the run with this verdict ended, if it says it.
+fn ended_at(verdict: &Verdict) -> Option<Timestamp> {
+    match verdict {
+        Verdict::Over(record) | Verdict::Dead { record, .. } => Some(record.finished_at),
+        Verdict::Again { failed, .. } => failed.as_ref().map(|record| record.finished_at),
+        Verdict::Replaced(_) | Verdict::HandBack => None,
+    }
+}
+
 /// A running body of either kind.
 enum Running {
     Io(IoBody),
@@ -203,7 +216,7 @@ impl Future for Running {
 
 impl Run {
     /// Runs the task and settles its delivery. Dropping the returned future hands the delivery back to the broker.
-    pub(crate) async fn execute(mut self, delivery: Delivery) -> Report {
+    pub(crate) async fn execute(mut self: Box<Self>, delivery: Delivery) -> Report {
         let hooks = self.hooks();
         // If a process died after the record and before the acknowledgement, the task is over: the follow-ups are sent
         // by the record, and the body does not run once more.
@@ -212,7 +225,8 @@ impl Run {
         {
             tracing::info!(id = %record.id, task = record.task, state = %record.state, "a task that is over came again; what follows from it is sent, and its body does not run");
             let verdict = Verdict::Over(Box::new(record));
-            return conclude(verdict, Some(delivery), &self.context, &hooks, &self.runtime).await;
+            let end = conclude(verdict, Some(delivery), &self.context, &hooks, &self.runtime);
+            return Box::pin(end).await;
         }
         let delivery = match self.begin(delivery).await {
             Ok(delivery) => delivery,
@@ -225,12 +239,15 @@ impl Run {
         drop(place);
         let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
         let lost = is_lost(&outcome);
-        let verdict = self.verdict(outcome, rand::random());
+        // Only a body that has not succeeded may be tried again.
+        let entropy = if outcome.is_err() { rand::random() } else { 0 };
+        let verdict = self.verdict(outcome, entropy);
+        let ended_at = ended_at(&verdict);
         let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
         self.after_return(&hooks, &report);
         // Whether a child process goes on is for its worker to say.
         let worker = if panicked && self.child.is_none() { AfterRun::Replaced } else { AfterRun::Stays };
-        Report { panicked, timed_out, lost, worker, ..report }
+        Report { ended_at, panicked, timed_out, lost, worker, ..report }
     }
 
     /// What starts the body on the event loop; `None`: the body runs on a thread. A plain `fn` does so even in a queue
@@ -253,7 +270,7 @@ impl Run {
 
     /// The process that the body runs in.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().map_or_else(std::process::id, |child| child.pid())
+        self.child.as_ref().map_or_else(own_pid, |child| child.pid())
     }
 
     /// The hooks of the task; none if making them panics.
@@ -269,9 +286,9 @@ impl Run {
         if !message.settles_late() {
             // Acknowledged early means at most once: the task has left the broker before its body starts, or the
             // body does not start.
+            let ack = Settle::Ack { result: None, follow_ups: None };
             if let Some(delivery) = delivery.take()
-                && let Err(error) =
-                    delivery.settle_and_wait(Settle::Ack { result: None, follow_ups: None }).await
+                && let Err(error) = Box::pin(delivery.settle_and_wait(ack)).await
             {
                 tracing::warn!(id = %message.id, %error, "a task is not started: it could not be acknowledged first");
                 return Err(Report::HANDED_BACK);
@@ -279,12 +296,13 @@ impl Run {
         }
         // A permit that came with the call must be held before the body starts. If it cannot be had, the task waits
         // a moment without an attempt being counted.
-        if !Box::pin(self.context.adopt_permit()).await {
+        if self.context.comes_with_permit() && !Box::pin(self.context.adopt_permit()).await {
             let judge = Judge::unstarted(message, now());
             let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
             let verdict = judge.judge(Err(again));
             let hooks = Hooks::default();
-            return Err(conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await);
+            let end = conclude(verdict, delivery, &self.context, &hooks, &self.runtime);
+            return Err(Box::pin(end).await);
         }
         // A window that ends with the start ends before the body: what the body has not read yet is then a matter
         // for the next call.
@@ -299,7 +317,7 @@ impl Run {
             delivery.started();
         }
         self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
-            worker: self.context.worker().into(),
+            worker: Arc::clone(self.context.worker_arc()),
         });
         self.runtime.begin(&self.context, self.definition, self.pid()).await;
         Ok(delivery)

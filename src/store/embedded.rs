@@ -68,7 +68,7 @@ impl EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
-        if self.tables.in_memory().keeps(&result.id, result.finished_at) {
+        if self.tables.in_memory().keeps(&result.id, || result.finished_at) {
             return Ok(false);
         }
         self.tables.put_result(result).await
@@ -103,7 +103,7 @@ impl Store for EmbeddedStore {
 
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
         let id = &state.id;
-        let is_over = self.tables.read_result(id)?.is_some() || self.tables.in_memory().keeps(id, now());
+        let is_over = self.tables.read_result(id)?.is_some() || self.tables.in_memory().keeps(id, now);
         if !is_over {
             self.tables.keep_state(state);
         }

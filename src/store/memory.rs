@@ -73,8 +73,8 @@ impl MemoryStore {
     }
 
     /// Whether there is a record of this id that has not expired.
-    pub(crate) fn keeps(&self, id: &TaskId, now: Timestamp) -> bool {
-        self.results.get(id).is_some_and(|r| r.expires_at > now)
+    pub(crate) fn keeps(&self, id: &TaskId, now: impl FnOnce() -> Timestamp) -> bool {
+        self.results.get(id).is_some_and(|r| r.expires_at > now())
     }
 
     /// The record of this id, also one that has expired.

@@ -386,14 +386,14 @@ crate::core::debug_as_display!(GetError);
 /// other runtimes do so too.
 #[async_trait]
 pub trait Client: Send + Sync + 'static {
-    /// Accepts a task.
-    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Accepts a task. The call is boxed, because it is large and goes from hand to hand.
+    async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError>;
     /// Accepts several calls, and answers with their receipts in the order of the calls. A client that cannot take them
     /// together takes one after the other, and stops at the first that it refuses.
     async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
         let mut receipts = Vec::with_capacity(calls.len());
         for call in calls {
-            receipts.push(self.enqueue(call).await?);
+            receipts.push(self.enqueue(Box::new(call)).await?);
         }
         Ok(receipts)
     }

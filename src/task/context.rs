@@ -58,7 +58,8 @@ pub struct Context {
 pub(crate) struct RunSetup {
     pub(crate) message: Arc<Message>,
     pub(crate) worker: Arc<str>,
-    pub(crate) sinks: Sinks,
+    /// All runs of a program share them.
+    pub(crate) sinks: Arc<Sinks>,
     /// The fencing token of the start.
     pub(crate) fence: Option<u64>,
     /// Whether the broker has delivered the message before.
@@ -68,7 +69,7 @@ pub(crate) struct RunSetup {
 }
 
 pub(crate) struct RunState {
-    sinks: Sinks,
+    sinks: Arc<Sinks>,
     /// The progress bar of the run. It is opened with the first report of progress.
     progress: OnceLock<Option<Arc<ProgressCell>>>,
     /// What runs of the task in other processes have shown.
@@ -112,6 +113,7 @@ pub(crate) struct RunState {
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, sinks: Sinks) -> Self {
+        let sinks = Arc::new(sinks);
         Self::of_run(RunSetup { message, worker, sinks, fence: None, again: false, keeper: None })
     }
 
@@ -186,6 +188,11 @@ impl Context {
     /// Notes a permit that is given back at the end of the run, however the run ends.
     pub(super) fn holds(&self, held: &Arc<HeldPermit>) {
         self.run.permits.get_or_init(Box::default).hold(held);
+    }
+
+    /// Whether a permit came with the task.
+    pub(crate) fn comes_with_permit(&self) -> bool {
+        HandedOver::of(self.message()).is_some()
     }
 
     /// Acquires the permit that came with the task. If the answer is `false`, the permit cannot be had and the run must
@@ -274,6 +281,10 @@ impl Context {
 
     /// The worker that runs the task, as `queue#slot`.
     pub fn worker(&self) -> &str {
+        &self.run.worker
+    }
+
+    pub(crate) fn worker_arc(&self) -> &Arc<str> {
         &self.run.worker
     }
 

@@ -84,16 +84,15 @@ impl TaskDefaults {
     /// Fills in how a task that does not state it is settled and tried again, also of a task that this program does not
     /// have. With `settles_late` the message is settled after the run whatever the program says. An option that was set
     /// in code is stated if its value is not the default.
-    pub(crate) fn fill_in(&self, mut options: TaskOptions, settles_late: bool) -> TaskOptions {
+    pub(crate) fn fill_in(&self, options: &mut TaskOptions, settles_late: bool) {
         let own = TaskOptions::default();
         let stated = options.stated;
         set(&mut options.acks_late, stated.acks_late || settles_late, own.acks_late, self.acks_late);
         set(&mut options.autoretry, stated.autoretry, own.autoretry, self.autoretry);
-        options
     }
 
     /// Fills in the rest, for a task of this program. `never_expires` says that the task is one of the exceptions.
-    pub(crate) fn fill_in_limits(&self, mut options: TaskOptions, never_expires: bool) -> TaskOptions {
+    pub(crate) fn fill_in_limits(&self, options: &mut TaskOptions, never_expires: bool) {
         let own = TaskOptions::default();
         let stated = options.stated;
         let retry = &mut options.retry;
@@ -116,7 +115,6 @@ impl TaskDefaults {
         if !stated.rate_limit && options.rate_limit.is_none() {
             options.rate_limit.clone_from(&self.rate_limit);
         }
-        options
     }
 }
 
@@ -132,24 +130,34 @@ mod tests {
     use super::*;
     use crate::task::StatedOptions;
 
+    fn filled_in(defaults: &TaskDefaults, mut options: TaskOptions, settles_late: bool) -> TaskOptions {
+        defaults.fill_in(&mut options, settles_late);
+        options
+    }
+
+    fn with_limits(defaults: &TaskDefaults, mut options: TaskOptions, never_expires: bool) -> TaskOptions {
+        defaults.fill_in_limits(&mut options, never_expires);
+        options
+    }
+
     #[test]
     fn a_programs_defaults_hold_for_what_a_task_does_not_state() {
         let defaults =
             TaskDefaults { acks_late: Some(false), autoretry: Some(false), ..TaskDefaults::default() };
         let of = |options: TaskOptions, settles_late| {
-            let TaskOptions { acks_late, autoretry, .. } = defaults.fill_in(options, settles_late);
+            let TaskOptions { acks_late, autoretry, .. } = filled_in(&defaults, options, settles_late);
             (acks_late, autoretry)
         };
         assert_eq!(of(TaskOptions::default(), false), (false, false));
         assert_eq!(of(TaskOptions::default(), true), (true, false), "a window or a lane needs its end");
         let stated = StatedOptions { acks_late: true, autoretry: true, ..StatedOptions::default() };
         assert_eq!(of(TaskOptions { stated, ..TaskOptions::default() }, false), (true, true));
-        let none = TaskDefaults::default().fill_in(TaskOptions::default(), false);
-        assert_eq!(TaskDefaults::default().fill_in_limits(none, false), TaskOptions::default());
+        let none = filled_in(&TaskDefaults::default(), TaskOptions::default(), false);
+        assert_eq!(with_limits(&TaskDefaults::default(), none, false), TaskOptions::default());
         let opposite =
             TaskDefaults { acks_late: Some(true), autoretry: Some(true), ..TaskDefaults::default() };
         let in_code = TaskOptions { acks_late: false, autoretry: false, ..TaskOptions::default() };
-        assert_eq!(opposite.fill_in(in_code.clone(), false), in_code);
+        assert_eq!(filled_in(&opposite, in_code.clone(), false), in_code);
     }
 
     #[test]
@@ -165,7 +173,7 @@ mod tests {
             rate_limit: RateLimit::parse("6/m").unwrap(),
             ..TaskDefaults::default()
         };
-        let filled = defaults.fill_in_limits(TaskOptions::default(), false);
+        let filled = with_limits(&defaults, TaskOptions::default(), false);
         let retry = &filled.retry;
         assert_eq!((retry.max_retries, retry.delay, retry.max_delay), (9, second(1), second(2)));
         assert!(!retry.backoff && !retry.jitter);
@@ -181,7 +189,7 @@ mod tests {
             ..StatedOptions::default()
         };
         let own = TaskOptions { stated, ..TaskOptions::default() };
-        assert_eq!(defaults.fill_in_limits(own.clone(), false), own);
+        assert_eq!(with_limits(&defaults, own.clone(), false), own);
     }
 
     #[test]
@@ -202,13 +210,13 @@ mod tests {
             ((hour(5), hour(6)), (hour(5), hour(6))),
         ] {
             let task = TaskOptions { soft_time_limit: own.0, time_limit: own.1, ..TaskOptions::default() };
-            let task = defaults.fill_in_limits(task, false);
+            let task = with_limits(&defaults, task, false);
             assert_eq!((task.soft_time_limit, task.time_limit), filled, "{own:?}");
             assert_eq!(task.expires, hour(4));
         }
-        assert_eq!(defaults.fill_in_limits(TaskOptions::default(), true).expires, None);
+        assert_eq!(with_limits(&defaults, TaskOptions::default(), true).expires, None);
         let own = TaskOptions { expires: hour(1), ..TaskOptions::default() };
-        assert_eq!(defaults.fill_in_limits(own, false).expires, hour(1));
+        assert_eq!(with_limits(&defaults, own, false).expires, hour(1));
     }
 
     #[test]

@@ -4,57 +4,30 @@
 //! countdown count from the time of sending, not from the time at which the signature was made.
 
 mod broadcast;
+mod canvas_plan;
 mod committed;
 mod delivery;
+mod headers;
 mod options;
 mod parent_task;
-mod search;
-mod tenants;
+mod router;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::canvas::{
-    Addition, Call, CanvasLimits, CanvasPosition, Freezer, Ids, Launch, Node, Promise, SignatureError,
-    addition, json_len,
-};
+use super::canvas::{Call, CanvasLimits};
 use super::registry::Registry;
-use super::wire_names::check_call;
 use super::{
-    Arguments, CONFIRM, EnqueueError, Headers, Json, Message, NewTask, RawSignature, SENDING, SerialHeader,
+    Arguments, CONFIRM, EnqueueError, Headers, Json, Message, NewTask, SENDING, SerialHeader, TaskDefinition,
     TaskId, Unique, Workflow, check_id,
 };
+use crate::core::Timestamp;
 use crate::task::clock::now;
+pub(crate) use canvas_plan::CanvasPlan;
 pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
 pub(crate) use parent_task::ParentTask;
-
-/// Finds the queue of a call: the one that the call asks for, or else the task's own.
-pub(crate) trait Router: Send + Sync {
-    /// The physical queue of a call.
-    fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
-
-    /// The same of a call on behalf of this tenant, whose tasks may take longer than those of others.
-    fn queue_for(
-        &self,
-        _tenant: Option<&str>,
-        task: &str,
-        wanted: Option<&str>,
-        arguments: &Arguments,
-    ) -> Result<String, EnqueueError> {
-        self.queue(task, wanted, arguments)
-    }
-
-    /// The queue of a call that must not fail, because the end that it follows from has happened. It is the best queue
-    /// that exists.
-    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
-
-    /// Whether each task in this physical queue is run by every process that serves it.
-    fn is_broadcast(&self, _queue: &str) -> bool {
-        false
-    }
-}
+pub(crate) use router::{RoutedQueue, Router};
 
 /// Makes messages of calls.
 pub(crate) struct Dispatcher {
@@ -76,149 +49,88 @@ pub(crate) struct Dispatcher {
     pub(crate) indexes_arguments: bool,
 }
 
-/// A canvas that is ready to be sent.
-pub(crate) struct CanvasPlan {
-    pub(crate) messages: Vec<Message>,
-    /// The ids of its chords, each with the number of its parts.
-    pub(crate) sizes: Vec<(String, u64)>,
-    pub(crate) promise: Promise,
-    /// Whether the caller has given ids, which then must not be taken already.
-    pub(crate) unique: bool,
-}
-
 impl Dispatcher {
     /// Makes the message of a caller's call.
     ///
     /// # Errors
     /// The arguments or headers are too large, the id or a name is not usable, the queue is not known, a key cannot be made,
     /// the broker lacks lanes or unique windows, or the queue is a broadcast and the call needs one end.
-    pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
-        let unique = self.unique(&call)?;
-        let message = Message { unique, ..self.message_of(call)? };
-        self.check_broadcast(&message)?;
+    pub(crate) fn message(&self, mut call: NewTask) -> Result<Message, EnqueueError> {
+        let known = self.registry.get(&call.task);
+        let unique = self.unique(&mut call, known)?;
+        let mut message = self.message_of(call, known)?;
+        message.unique = unique;
+        if self.route.is_broadcast(&message.queue) {
+            self.check_broadcast(&message)?;
+        }
         Ok(message)
     }
 
-    fn message_of(&self, mut call: NewTask) -> Result<Message, EnqueueError> {
+    /// The steps from a call to its message, without its unique window. `known` is the task, if this program has it. The message
+    /// follows from the task whose body sends it, if one does. Most calls state no headers, and skip what is about these.
+    fn message_of(&self, mut call: NewTask, known: Option<&TaskDefinition>) -> Result<Message, EnqueueError> {
         let size = call.arguments.len();
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
         }
-        self.put_tenant(&mut call)?;
-        self.put_search(&mut call);
-        let size = if call.headers.0.is_empty() { 0 } else { json_len(&call.headers.0) };
-        if size > self.max_message_size {
-            return Err(EnqueueError::HeadersTooLarge {
-                task: call.task,
-                size,
-                limit: self.max_message_size,
-            });
+        let states_headers = !call.headers.0.is_empty();
+        if states_headers || self.registry.names_tenant(known) {
+            self.put_tenant(&mut call, known)?;
         }
-        check_call(&call.headers).map_err(|what| EnqueueError::Name { task: call.task.clone(), what })?;
+        let is_searched = self.indexes_arguments && known.is_some_and(|task| !task.search.is_empty());
+        if states_headers || is_searched {
+            self.put_search(&mut call, known);
+        }
+        let has_headers = !call.headers.0.is_empty();
+        if has_headers {
+            self.check_headers(&call)?;
+        }
         if let Some(id) = &call.id {
             check_id("the task id", id.as_str()).map_err(|bad| EnqueueError::BadId { len: bad.len })?;
         }
-        self.check_delivery(&call)?;
-        let shadow = call.headers.take_property("shadow");
+        let mut shadow = None;
+        if has_headers {
+            self.check_delivery(&call)?;
+            shadow = call.headers.take_property("shadow");
+        }
         let wanted = call.options.queue.as_deref();
         let queue = self.route.queue_for(call.headers.tenant(), &call.task, wanted, &call.arguments)?;
-        let serial = self.serial(&call)?;
-        let mut call = self.filled_in(call);
-        let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
-        call.headers.inherit_trace(&trace);
-        let workflow =
-            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
-        let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
-        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
-    }
-
-    /// Makes the messages that are sent when a canvas starts.
-    ///
-    /// # Errors
-    /// The canvas is not sound, or a task in it fails for a reason that [`message`](Self::message) names.
-    pub(crate) fn plan_canvas(&self, canvas: RawSignature) -> Result<CanvasPlan, EnqueueError> {
-        let refused = |error: SignatureError| EnqueueError::Canvas(error.to_string());
-        let mut node = Node::from_raw(canvas).map_err(refused)?;
-        self.check(&node)?;
-        // Freezing gives ids to all, so the caller's own ids are looked for before it.
-        let unique = node.has_ids();
-        let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
+        let queue = queue.noted(&mut call.headers);
+        call.serial = self.serial(&mut call, known)?;
+        let now = now();
+        self.fill_in_defaults(&mut call, known, now);
         let parent = ParentTask::current();
-        let mut launch = Launch::within(self.limits).each_with(parent.trace.inherited_bytes());
-        // A node that was frozen once stays as it is: `launch.add` below freezes again and gets the same ids.
-        let _ = freezer.freeze(&mut node, CanvasPosition::default());
-        node.check_unique().map_err(refused)?;
-        // The promise notes tasks that keep no result, so that a caller does not wait for one in vain.
-        let mut ignored = HashSet::new();
-        node.ignored(
-            &|task| self.registry.get(task).is_some_and(|task| (task.options)().ignore_result),
-            &mut ignored,
-        );
-        let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
-        promise.ignore(&ignored);
-        launch.check().map_err(refused)?;
-        let messages = self.firsts(launch.calls, &parent)?;
-        Ok(CanvasPlan { messages, sizes: launch.chords, promise, unique })
+        if !parent.trace.0.is_empty() {
+            call.headers.inherit_trace(&parent.trace);
+        }
+        let workflow = self.sent_by(parent, shadow);
+        Ok(fill_in(call, queue, workflow, now))
     }
 
-    /// Makes the messages that add a canvas to the chord of `member`, as the `nth` that this run adds. Also answers
-    /// with the chord's id.
-    ///
-    /// # Errors
-    /// A reason that [`depart`](Self::depart) names, or the task is no member of a chord.
-    pub(crate) fn plan_chord_member(
-        &self,
-        member: &Message,
-        canvas: RawSignature,
-        nth: u32,
-    ) -> Result<(String, CanvasPlan), EnqueueError> {
-        let refused = |error: SignatureError| EnqueueError::Canvas(error.to_string());
-        let node = Node::from_raw(canvas).map_err(refused)?;
-        self.check(&node)?;
-        let Addition { group, launch, promise } =
-            addition(member, node, nth, self.limits).map_err(refused)?;
-        let mut origin =
-            ParentTask { stamped_headers: Vec::new(), stamps: Headers::default(), ..ParentTask::of(member) };
-        // The run that adds it is that of the member.
-        let mut trace = ParentTask::current().trace;
-        trace.inherit_trace(&origin.trace);
-        origin.trace = trace;
-        let messages = self.firsts(launch.calls, &origin)?;
-        Ok((group, CanvasPlan { messages, sizes: launch.chords, promise, unique: true }))
-    }
-
-    /// Finds what is wrong with a canvas before anything of it is sent.
-    fn check(&self, node: &Node) -> Result<(), EnqueueError> {
-        let queue =
-            |task: &str, queue: Option<&str>| self.route.queue(task, queue, &Arguments::default()).map(drop);
-        node.check(&queue, self.limits, self.max_message_size)?;
-        self.check_broadcasts(node, false)
-    }
-
-    fn firsts(&self, calls: Vec<Call>, origin: &ParentTask) -> Result<Vec<Message>, EnqueueError> {
-        calls.into_iter().map(|call| self.first(call, origin)).collect()
-    }
-
-    /// Makes the message of a call in a canvas that a caller sends.
-    fn first(&self, call: Call, origin: &ParentTask) -> Result<Message, EnqueueError> {
-        let (call, workflow) = self.read(call, origin);
-        // The message has no unique window: a caller who waits for a part that was left out would wait in vain.
-        let message = Message { workflow, ..self.message_of(call)? };
-        self.check_broadcast(&message)?;
-        Ok(message)
+    /// The place of a message that is part of no canvas: who sent it, who waits for it, and the name that is shown for it. `None`:
+    /// there is nothing to say.
+    fn sent_by(&self, parent: ParentTask, shadow: Option<String>) -> Option<Box<Workflow>> {
+        let ParentTask { root_id, parent_id, .. } = parent;
+        let reply_to = &self.reply_to;
+        if root_id.is_none() && parent_id.is_none() && reply_to.is_none() && shadow.is_none() {
+            return None;
+        }
+        let reply_to = reply_to.clone();
+        Some(Box::new(Workflow { root_id, parent_id, reply_to, shadow, ..Workflow::default() }))
     }
 
     /// Makes the message of a call that follows from the end of a task. That end has happened, so the call cannot be
     /// refused any more.
     pub(crate) fn next(&self, call: Call, origin: &ParentTask) -> Message {
         let named = inner_task(&call).to_owned();
-        let (mut call, workflow) = self.read(call, origin);
-        self.put_fit_tenant(&mut call);
-        self.put_search(&mut call);
+        let known = self.registry.get(&call.task);
+        let (mut call, workflow) = self.read(call, known, origin);
+        self.put_fit_tenant(&mut call, known);
+        self.put_search(&mut call, known);
         let wanted = call.options.queue.as_deref();
         let tenant = call.headers.tenant();
         let queue = match self.route.queue_for(tenant, &named, wanted, &call.arguments) {
-            Ok(queue) => queue,
+            Ok(queue) => queue.noted(&mut call.headers),
             Err(error) => {
                 let queue = self.route.queue_of_last_resort(&named, wanted);
                 if wanted != Some(&queue) {
@@ -228,28 +140,31 @@ impl Dispatcher {
             }
         };
         // If the key cannot be made here, the worker finds that out too and moves the message to the dead letters.
-        let serial = self.serial(&call).unwrap_or_default();
-        fill_in(NewTask { serial, ..self.filled_in(call) }, queue, workflow)
+        call.serial = self.serial(&mut call, known).unwrap_or_default();
+        let now = now();
+        self.fill_in_defaults(&mut call, known, now);
+        fill_in(call, queue, workflow, now)
     }
 
-    /// The call with the program's defaults for what neither it nor its task states.
-    fn filled_in(&self, mut call: NewTask) -> NewTask {
+    /// Fills in the program's defaults, for what neither the call nor its task states.
+    fn fill_in_defaults(&self, call: &mut NewTask, known: Option<&TaskDefinition>, now: Timestamp) {
         let is_stated = call.options.expires.is_some() || call.expires_at.is_some();
-        call.options = self.registry.filled_in(&call.task, call.options);
+        self.registry.fill_in(&call.task, known, &mut call.options);
         // Nobody who sends a task for next week means that a default takes it away before its time.
         if let Some(after) = call.options.expires.filter(|_| !is_stated) {
-            let now = now();
             let due = call.eta.or_else(|| call.countdown.map(|delay| now + delay));
             call.expires_at = Some(due.map_or(now, |due| due.max(now)) + after);
         }
-        call
     }
 
     /// The lane of a call: the call's own, or else the one of its task.
-    fn serial(&self, call: &NewTask) -> Result<Option<Box<SerialHeader>>, EnqueueError> {
-        let of_task = self.registry.get(&call.task).and_then(|known| known.serial);
-        let serial = match (&call.serial, of_task) {
-            (Some(serial), _) => serial.clone(),
+    fn serial(
+        &self,
+        call: &mut NewTask,
+        known: Option<&TaskDefinition>,
+    ) -> Result<Option<Box<SerialHeader>>, EnqueueError> {
+        let serial = match (call.serial.take(), known.and_then(|known| known.serial)) {
+            (Some(serial), _) => serial,
             (None, None) => return Ok(None),
             (None, Some(serial)) => Box::new(serial(&call.arguments).map_err(|error| {
                 EnqueueError::NoKey { task: call.task.clone(), error: error.told(&call.headers) }
@@ -262,10 +177,13 @@ impl Dispatcher {
     }
 
     /// The unique window of a call: the call's own, or else the one of its task.
-    fn unique(&self, call: &NewTask) -> Result<Option<Box<Unique>>, EnqueueError> {
-        let of_task = self.registry.get(&call.task).and_then(|known| known.unique);
-        let unique = match (&call.unique, of_task) {
-            (Some(unique), _) => unique.clone(),
+    fn unique(
+        &self,
+        call: &mut NewTask,
+        known: Option<&TaskDefinition>,
+    ) -> Result<Option<Box<Unique>>, EnqueueError> {
+        let unique = match (call.unique.take(), known.and_then(|known| known.unique)) {
+            (Some(unique), _) => unique,
             (None, None) => return Ok(None),
             (None, Some(unique)) => Box::new(unique(&call.arguments).map_err(|error| {
                 EnqueueError::NoKey { task: call.task.clone(), error: error.told(&call.headers) }
@@ -279,9 +197,14 @@ impl Dispatcher {
     }
 
     /// Reads the options of a call in a canvas, and what the call carries of its workflow.
-    fn read(&self, call: Call, origin: &ParentTask) -> (NewTask, Option<Box<Workflow>>) {
-        let task_options = |name: &str| self.registry.get(name).map(|task| (task.options)());
-        let mut new = NewTask::new(call.task.clone(), task_options(&call.task).unwrap_or_default());
+    fn read(
+        &self,
+        call: Call,
+        known: Option<&TaskDefinition>,
+        origin: &ParentTask,
+    ) -> (NewTask, Option<Box<Workflow>>) {
+        let task_options = known.map(|task| (task.options)()).unwrap_or_default();
+        let mut new = NewTask::new(call.task.clone(), task_options);
         let inner = inner_task(&call);
         if inner != call.task {
             // `celery.map` and the like wait in the queue of the task that they call.
@@ -339,25 +262,33 @@ fn hide_items(call: &Call, headers: &mut Headers) {
     }
 }
 
-/// Fills in the rest of a message.
-fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Message {
+/// Makes the message of a call that is ready to go to this queue.
+fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>, now: Timestamp) -> Message {
     let NewTask {
-        task, arguments, options, id, countdown, eta, expires_at, headers, serial, retries, ..
+        task,
+        arguments,
+        options,
+        id,
+        countdown,
+        eta,
+        expires_at,
+        mut headers,
+        serial,
+        retries,
+        ..
     } = call;
-    let (now, mut headers) = (now(), headers);
     if !options.confirm {
         headers.set_property(CONFIRM, false.into());
     }
-    let message = Message::new(id.unwrap_or_else(TaskId::new), task, arguments, queue, options, now);
-    Message {
-        eta: eta.or_else(|| countdown.map(|delay| now + delay)),
-        expires: expires_at.or(message.expires),
-        retries,
-        headers,
-        workflow,
-        serial,
-        ..message
-    }
+    let id = id.unwrap_or_else(|| TaskId::new_at(now));
+    let mut message = Message::new(id, task, arguments, queue, options, now);
+    message.eta = eta.or_else(|| countdown.map(|delay| now + delay));
+    message.expires = expires_at.or(message.expires);
+    message.retries = retries;
+    message.headers = headers;
+    message.workflow = workflow;
+    message.serial = serial;
+    message
 }
 
 #[cfg(test)]
@@ -372,7 +303,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::core::Timestamp;
     use crate::task::{Context, Durability, JsonMap, Signature, Task, TaskOptions};
 
     struct Mail;

@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -272,11 +273,28 @@ pub(crate) trait DownloadSink: Send + Sync {
 
 /// The payload that a run has exposed so far.
 #[derive(Default)]
-pub(crate) struct Exposed(Mutex<Option<KeptPayload>>);
+pub(crate) struct Exposed {
+    /// Whether the run has ever exposed one: most runs never do, and nobody takes the lock for them.
+    any: AtomicBool,
+    payload: Mutex<Option<KeptPayload>>,
+}
 
 impl Exposed {
-    fn replace(&self, kept: Option<KeptPayload>) -> Option<KeptPayload> {
-        std::mem::replace(&mut *self.0.lock(), kept)
+    fn put(&self, kept: KeptPayload) -> Option<KeptPayload> {
+        self.any.store(true, Ordering::Release);
+        self.payload.lock().replace(kept)
+    }
+
+    fn take(&self) -> Option<KeptPayload> {
+        if self.any.load(Ordering::Acquire) { self.payload.lock().take() } else { None }
+    }
+
+    fn get(&self) -> Option<KeptPayload> {
+        if self.any.load(Ordering::Acquire) { self.payload.lock().clone() } else { None }
+    }
+
+    fn is_there(&self) -> bool {
+        self.any.load(Ordering::Acquire) && self.payload.lock().is_some()
     }
 }
 
@@ -331,7 +349,7 @@ impl Context {
     }
 
     fn put_out(&self, sink: &dyn DownloadSink, kept: KeptPayload) {
-        if let Some(before) = self.exposed().replace(Some(kept)) {
+        if let Some(before) = self.exposed().put(kept) {
             sink.release(&before.key);
             sink.discard(before.key);
         }
@@ -342,8 +360,7 @@ impl Context {
         if record.state != State::Success {
             return;
         }
-        let kept = self.exposed().0.lock().clone();
-        if let Some(kept) = kept {
+        if let Some(kept) = self.exposed().get() {
             if let Some(expiry) = kept.about.expires_in {
                 record.expires_at = record.finished_at + expiry;
             }
@@ -354,7 +371,7 @@ impl Context {
     /// Releases the run's download when the run is settled. Without `seen` no record names the download, and it is
     /// deleted.
     pub(crate) fn release_download(&self, seen: bool) {
-        if let Some(kept) = self.exposed().replace(None)
+        if let Some(kept) = self.exposed().take()
             && let Some(sink) = self.download_sink()
         {
             sink.release(&kept.key);
@@ -366,6 +383,6 @@ impl Context {
 
     /// Whether the run has exposed a download.
     pub(crate) fn has_exposed(&self) -> bool {
-        self.exposed().0.lock().is_some()
+        self.exposed().is_there()
     }
 }

@@ -62,8 +62,11 @@ impl<T: Task> EnqueueMany<T> {
             None => current().ok_or(EnqueueError::NotRunning)?,
         };
         // Every call is encoded before anything is sent, so that an argument without a form in JSON sends nothing.
-        let calls: Vec<NewTask> =
-            self.calls.into_iter().map(Signature::into_call).collect::<Result<_, _>>()?;
+        let calls: Vec<NewTask> = self
+            .calls
+            .into_iter()
+            .map(|call| call.into_call().map(|call| *call))
+            .collect::<Result<_, _>>()?;
         let ignored: Vec<bool> = calls.iter().map(|call| call.options.ignore_result).collect();
         let receipts = sending(T::NAME, client.enqueue_many(calls), |_| None).await?;
         let results = receipts.into_iter().zip(ignored);

@@ -115,7 +115,8 @@ pub(crate) fn unwrapped(text: &str) -> Cow<'_, str> {
 
 /// Whether the text may have an envelope in it.
 pub(crate) fn has_envelopes(text: &str) -> bool {
-    text.contains(TYPE)
+    // One byte is found faster than a word, and most texts have no object in them.
+    text.contains('{') && text.contains(TYPE)
 }
 
 /// Reads the envelope whose brace has just been opened, and answers with the value that it holds. It stops at the first

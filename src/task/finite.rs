@@ -4,6 +4,7 @@
 //! not be read by anybody. The serializer here stands between a value and its own serializer and checks each float, at
 //! any depth; everything else passes through.
 
+use std::cell::Cell;
 use std::fmt::Display;
 
 use serde::ser::{
@@ -21,9 +22,27 @@ impl<T: Serialize + ?Sized> Serialize for Finite<'_, T> {
     }
 }
 
-/// Writes a value whose floats are all finite as JSON text.
+/// The most bytes of the buffer that each thread keeps for the next text.
+const MOST_KEPT: usize = 16 << 10;
+
+thread_local! {
+    /// The buffer in which the texts of this thread are written.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Writes a value whose floats are all finite as JSON text. A short text takes no more memory than it has bytes, because many of
+/// them wait in queues.
 pub(crate) fn to_string(value: &(impl Serialize + ?Sized)) -> Result<String, serde_json::Error> {
-    serde_json::to_string(&Finite(value))
+    // A thread that ends has no buffer, and neither has a value that is written within another one.
+    let mut bytes = BUFFER.try_with(Cell::take).unwrap_or_default();
+    bytes.clear();
+    serde_json::to_writer(&mut bytes, &Finite(value))?;
+    if bytes.len() > MOST_KEPT {
+        return String::from_utf8(bytes).map_err(serde_json::Error::custom);
+    }
+    let text = str::from_utf8(&bytes).map(str::to_owned).map_err(serde_json::Error::custom);
+    let _ = BUFFER.try_with(|buffer| buffer.set(bytes));
+    text
 }
 
 /// Converts a value whose floats are all finite to a [`Value`].
@@ -276,6 +295,28 @@ mod tests {
         }
         for refused in everywhere(f32::NAN).into_iter().chain(everywhere(f32::INFINITY)) {
             assert!(refused.is_err());
+        }
+    }
+
+    #[test]
+    fn a_text_takes_no_more_room_than_it_needs() {
+        /// Writes its own text as JSON within a text.
+        struct Within;
+
+        impl Serialize for Within {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inner = to_string(&[1, 2]).map_err(S::Error::custom)?;
+                serializer.serialize_str(&inner)
+            }
+        }
+
+        for _ in 0..2 {
+            assert_eq!(to_string(&("before", Within, "after")).unwrap(), r#"["before","[1,2]","after"]"#);
+            assert!(to_string(&("half of it", f64::NAN)).is_err());
+            let short = to_string(&("ü", vec![0; 100])).unwrap();
+            assert_eq!((short.len(), short.capacity()), (208, 208));
+            let long = "x".repeat(MOST_KEPT);
+            assert_eq!(to_string(&long).unwrap(), format!("\"{long}\""));
         }
     }
 

@@ -49,6 +49,10 @@ pub(crate) const SHOWN_AS_LIST: &str = "celeriac-args-list";
 /// brakes cannot send it to and fro.
 pub(crate) const DIVERTED: &str = "celeriac_diverted";
 
+/// The header of a call that went to another queue because its tenant sends more than its queue takes from one: the queue that it
+/// was for.
+pub(crate) const DEMOTED: &str = "celeriac_demoted";
+
 /// The header that names the tenant of a task: the one on whose behalf it runs, such as CommCare HQ's `domain`. Queues share
 /// their slots fairly among tenants.
 pub const TENANT: &str = "celeriac_tenant";

@@ -13,6 +13,8 @@ thread_local! {
     static IS_UNSEEN: Cell<bool> = const { Cell::new(false) };
     /// The place in the source of the last panic on this thread.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether there is such a place. It has nothing to drop, so looking at it costs next to nothing.
+    static HAS_PLACE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Puts a hook in front of the process's panic hook, once. It notes the place of each panic, and keeps the text of those from
@@ -29,7 +31,9 @@ fn watch_panics() {
         std::panic::set_hook(Box::new(move |panic| {
             // The values of a thread that ends may be gone: it decodes nothing any more.
             let place = panic.location().map(ToString::to_string);
-            let _ = PLACE.try_with(|last| last.replace(place));
+            if PLACE.try_with(|last| last.replace(place)).is_ok() {
+                HAS_PLACE.set(true);
+            }
             if !IS_UNSEEN.try_with(Cell::get).unwrap_or(false) {
                 usual(panic);
             }
@@ -39,6 +43,9 @@ fn watch_panics() {
 
 /// Takes the place of the last panic on this thread. There is none while the thread ends.
 fn take_place() -> Option<String> {
+    if !HAS_PLACE.replace(false) {
+        return None;
+    }
     PLACE.try_with(RefCell::take).ok().flatten()
 }
 

@@ -1,9 +1,8 @@
 //! The registry of all tasks of this program, which are found at link time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use regex::Regex;
-use serde_json::Value;
 
 use crate::core::token_bucket::RateLimit;
 use crate::core::{did_you_mean, glob};
@@ -16,12 +15,16 @@ pub struct Registry {
     tasks: HashMap<&'static str, &'static TaskDefinition>,
     /// What the program says for the tasks that do not say it themselves.
     defaults: TaskDefaults,
+    /// Whether they say anything.
+    has_defaults: bool,
     /// The patterns of the tasks for which the default expiry does not hold.
     never_expire: Vec<Regex>,
     /// The rate limits that the program states by the names of its tasks; `None`: there is none, whatever the task says.
     rate_limits: BTreeMap<String, Option<RateLimit>>,
     /// What the program says of the tenants of its tasks.
     tenants: TenantRules,
+    /// The tasks of which no events are sent: those with the option `send_events = false`.
+    muted: HashSet<&'static str>,
 }
 
 /// The error of two tasks that share a name.
@@ -73,7 +76,9 @@ impl Registry {
         }
         let (never_expire, rate_limits) = (Vec::new(), BTreeMap::new());
         let (defaults, tenants) = (TaskDefaults::default(), TenantRules::default());
-        Ok(Self { tasks, defaults, never_expire, rate_limits, tenants })
+        let muted =
+            tasks.values().filter(|task| !(task.options)().send_events).map(|task| task.name).collect();
+        Ok(Self { tasks, defaults, has_defaults: false, never_expire, rate_limits, tenants, muted })
     }
 
     /// Has the program's defaults hold for the options that tasks do not state.
@@ -81,7 +86,8 @@ impl Registry {
         // A pattern that cannot be read names no task. `Catalogue::validate` refuses it, so none comes from there.
         let patterns = defaults.expires_except.iter();
         let never_expire = patterns.filter_map(|name| Regex::new(&glob::as_regex(name)).ok()).collect();
-        Self { defaults, never_expire, ..self }
+        let has_defaults = defaults != TaskDefaults::default();
+        Self { defaults, has_defaults, never_expire, ..self }
     }
 
     /// Has these rate limits hold for the tasks of these names, whatever the tasks say.
@@ -94,22 +100,26 @@ impl Registry {
         Self { tenants, ..self }
     }
 
-    /// The tenant of a call, which need not be of a task of this program.
-    pub(crate) fn tenant(&self, task: &str, arguments: &Arguments) -> Option<String> {
-        let known = self.get(task);
-        let params = known.map_or(&[] as &[&str], |known| known.params);
-        self.tenants.tenant(task, params, known.and_then(|known| known.tenant), arguments)
+    /// Whether a call of this task may have a tenant that its headers do not state.
+    pub(crate) fn names_tenant(&self, known: Option<&TaskDefinition>) -> bool {
+        let TenantRules { argument, tasks } = &self.tenants;
+        argument.is_some() || !tasks.is_empty() || known.is_some_and(|task| task.tenant.is_some())
     }
 
-    /// What the header [`SEARCH`](super::SEARCH) of a call says: by which parameters its task is searched for, each with its
-    /// position. `None`: the task declares none, or is not of this program.
-    pub(crate) fn searched(&self, task: &str) -> Option<Value> {
-        let known = self.get(task).filter(|known| !known.search.is_empty())?;
-        let declared = known.search.iter().filter_map(|name| {
-            let at = known.params.iter().position(|param| param == name)?;
-            Some(((*name).to_owned(), Value::from(at)))
-        });
-        Some(Value::Object(declared.collect()))
+    /// The tenant of a call, which need not be of a task of this program.
+    pub(crate) fn tenant(&self, task: &str, arguments: &Arguments) -> Option<String> {
+        self.tenant_of(task, self.get(task), arguments)
+    }
+
+    /// As [`tenant`](Self::tenant), for a caller who has looked the task up already: `known` is what this program has by its name.
+    pub(crate) fn tenant_of(
+        &self,
+        task: &str,
+        known: Option<&TaskDefinition>,
+        arguments: &Arguments,
+    ) -> Option<String> {
+        let params = known.map_or(&[] as &[&str], |known| known.params);
+        self.tenants.tenant(task, params, known.and_then(|known| known.tenant), arguments)
     }
 
     /// Whether all tasks of this program that are meant and may have an argument of this name are searched for by it, and there
@@ -125,26 +135,37 @@ impl Registry {
 
     /// The options of the task of this name in this program, if the program has it.
     pub(crate) fn options(&self, name: &str) -> Option<TaskOptions> {
-        self.get(name).map(|task| self.filled_in(name, (task.options)()))
+        let task = self.get(name)?;
+        let mut options = (task.options)();
+        self.fill_in(name, Some(task), &mut options);
+        Some(options)
     }
 
-    /// These options of a call of the task, with the program's defaults for what they do not state. The limits of another
-    /// program's task are that program's business.
-    pub(crate) fn filled_in(&self, name: &str, options: TaskOptions) -> TaskOptions {
-        let Some(task) = self.get(name) else { return self.defaults.fill_in(options, false) };
+    /// Fills the program's defaults into the options of a call, for what they do not state. `known` is the task of this name, if
+    /// the program has it: the limits of another program's task are that program's business.
+    pub(crate) fn fill_in(&self, name: &str, known: Option<&TaskDefinition>, options: &mut TaskOptions) {
+        if !self.has_defaults && self.rate_limits.is_empty() {
+            return;
+        }
+        let Some(task) = known else { return self.defaults.fill_in(options, false) };
         let settles_late = task.serial.is_some() || task.unique.is_some();
+        self.defaults.fill_in(options, settles_late);
         let never_expires = self.never_expire.iter().any(|pattern| pattern.is_match(name));
-        let options = self.defaults.fill_in(options, settles_late);
-        let mut options = self.defaults.fill_in_limits(options, never_expires);
+        self.defaults.fill_in_limits(options, never_expires);
         if let Some(limit) = self.rate_limits.get(name) {
             options.rate_limit.clone_from(limit);
         }
-        options
     }
 
     /// The task of this name, if the program has it.
     pub fn get(&self, name: &str) -> Option<&'static TaskDefinition> {
         self.tasks.get(name).copied()
+    }
+
+    /// Whether no events are sent of what happens to the task: its option `send_events` is false. It is asked for each event, so
+    /// it does not make the options anew.
+    pub(crate) fn is_muted(&self, name: &str) -> bool {
+        self.muted.contains(name)
     }
 
     /// A task that takes data that is not among `data`, and the type of that data. Of several, the first by name.
@@ -217,6 +238,33 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_send_no_events_are_muted() {
+        let options = || TaskOptions { send_events: false, ..TaskOptions::default() };
+        let quiet: &'static TaskDefinition =
+            Box::leak(Box::new(TaskDefinition { options, ..task("app::quiet", "src/d.rs:3") }));
+        let registry = Registry::from_definitions([&A, quiet].into_iter()).unwrap();
+        let muted = ["app::quiet", "app::send_email", "python.task"].map(|name| registry.is_muted(name));
+        assert_eq!(muted, [true, false, false]);
+    }
+
+    #[test]
+    fn a_tenant_is_named_by_the_task_or_the_program() {
+        static OF_ONE: TaskDefinition =
+            TaskDefinition { tenant: Some(|_| Some("acme".to_owned())), ..task("app::bill", "src/d.rs:3") };
+        let plain = Registry::from_definitions([&A, &OF_ONE].into_iter()).unwrap();
+        assert!(
+            plain.names_tenant(Some(&OF_ONE)) && !plain.names_tenant(Some(&A)) && !plain.names_tenant(None)
+        );
+        let argument = TenantRules { argument: Some("domain".to_owned()), ..TenantRules::default() };
+        let row = ("python.task".to_owned(), "domain".to_owned());
+        let rows = TenantRules { tasks: [row].into(), ..TenantRules::default() };
+        for rules in [argument, rows] {
+            let registry = plain.clone().with_tenants(rules);
+            assert!(registry.names_tenant(Some(&A)) && registry.names_tenant(None));
+        }
+    }
+
+    #[test]
     fn limits_hold_for_the_programs_own_tasks_and_expiry_has_exceptions() {
         let hour = Some(std::time::Duration::from_secs(3600));
         let defaults = TaskDefaults {
@@ -234,6 +282,8 @@ mod tests {
             (options.time_limit, options.expires, options.rate_limit.is_some())
         };
         assert_eq!((of("app::send_email"), of("app::send_sms")), ((hour, hour, true), (hour, None, false)));
-        assert_eq!(registry.filled_in("python.task", TaskOptions::default()), TaskOptions::default());
+        let mut of_python = TaskOptions::default();
+        registry.fill_in("python.task", registry.get("python.task"), &mut of_python);
+        assert_eq!(of_python, TaskOptions::default());
     }
 }

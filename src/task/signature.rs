@@ -31,25 +31,33 @@ use crate::core::Timestamp;
 /// ```
 #[must_use = "a signature does nothing until `.delay()` is awaited"]
 pub struct Signature<T: Task> {
-    call: NewTask,
-    arguments: Result<Arguments, String>,
+    /// The call is large, so it stays in the place where it is made, until a client makes a message of it.
+    call: Box<NewTask>,
+    /// Why the call cannot be sent: its arguments, or a header of it, have no form in JSON.
+    error: Option<String>,
     task: PhantomData<fn() -> T>,
 }
 
 impl<T: Task> Clone for Signature<T> {
     fn clone(&self) -> Self {
-        Self { call: self.call.clone(), arguments: self.arguments.clone(), task: PhantomData }
+        Self { call: self.call.clone(), error: self.error.clone(), task: PhantomData }
     }
 }
 
 impl<T: Task> Signature<T> {
     /// A call with these arguments. `task::s(..)` is the typed way to make one.
     pub fn new(args: &T::Args) -> Self {
-        let arguments = Arguments::encode_call(args, T::PARAMS).map_err(|e| e.to_string());
-        let mut call = NewTask::new(T::NAME, T::options());
+        let mut call = Box::new(NewTask::new(T::NAME, T::options()));
         call.serial = T::serial(args).map(Box::new);
         call.unique = T::unique(args).map(Box::new);
-        Self { call, arguments, task: PhantomData }
+        let error = match Arguments::encode_call(args, T::PARAMS) {
+            Ok(arguments) => {
+                call.arguments = arguments;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        Self { call, error, task: PhantomData }
     }
 
     /// Sends the call to this queue instead of the task's own.
@@ -133,8 +141,9 @@ impl<T: Task> Signature<T> {
         let name = name.into();
         match finite::to_value(&value) {
             Ok(value) => drop(self.call.headers.0.insert(name, value)),
-            Err(error) if self.arguments.is_ok() => self.arguments = Err(format!("header `{name}`: {error}")),
-            Err(_) => {}
+            Err(error) => {
+                self.error.get_or_insert_with(|| format!("header `{name}`: {error}"));
+            }
         }
         self
     }
@@ -245,9 +254,9 @@ impl<T: Task> Signature<T> {
 
     /// The unique window of the call. If it has none so far, it gets one of length zero.
     fn unique(&mut self) -> &mut Unique {
-        let arguments = &self.arguments;
-        self.call.unique.get_or_insert_with(|| {
-            let key = UniqueKey::of_arguments(T::NAME, arguments.as_ref().unwrap_or(&Arguments::default()));
+        let NewTask { arguments, unique, .. } = &mut *self.call;
+        unique.get_or_insert_with(|| {
+            let key = UniqueKey::of_arguments(T::NAME, arguments);
             Box::new(Unique::new(key, Duration::ZERO))
         })
     }
@@ -271,18 +280,22 @@ impl<T: Task> Signature<T> {
     ///
     /// # Errors
     /// Its arguments have no form in JSON.
-    pub(super) fn into_call(self) -> Result<NewTask, EnqueueError> {
-        let arguments =
-            self.arguments.map_err(|error| EnqueueError::Arguments { task: T::NAME.to_owned(), error })?;
-        Ok(NewTask { arguments, ..self.call })
+    pub(super) fn into_call(self) -> Result<Box<NewTask>, EnqueueError> {
+        match self.error {
+            None => Ok(self.call),
+            Some(error) => Err(EnqueueError::Arguments { task: T::NAME.to_owned(), error }),
+        }
     }
 
+    /// The call without its arguments, and these, or why the call cannot be sent.
     pub(crate) fn into_parts(self) -> (NewTask, Result<Arguments, String>) {
-        (self.call, self.arguments)
+        let mut call = *self.call;
+        let arguments = std::mem::take(&mut call.arguments);
+        (call, self.error.map_or(Ok(arguments), Err))
     }
 
     pub(crate) fn into_arguments(self) -> Result<Arguments, String> {
-        self.arguments
+        self.into_parts().1
     }
 }
 
@@ -354,11 +367,11 @@ mod tests {
 
     #[async_trait::async_trait]
     impl Client for ValueRecorder {
-        async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+        async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
             let id = call.id.clone().unwrap_or_else(|| "given".into());
             let receipt =
                 Receipt::new(id, call.options.queue.clone().unwrap_or_default(), call.options.durability);
-            self.0.lock().push(call);
+            self.0.lock().push(*call);
             Ok(receipt)
         }
 
@@ -463,6 +476,23 @@ mod tests {
             "the arguments of `celeriac::task::signature::tests::unencodable` have no form in JSON: key must be a string"
         );
         assert!(recorder.0.lock().is_empty());
+    }
+
+    #[test]
+    fn the_first_error_of_a_call_is_told() {
+        let refused = |signature: Signature<send_email::Task>| signature.into_call().unwrap_err().to_string();
+        let error = refused(send_email::s(1, None).header("load", f64::NAN).header("later", f64::NAN));
+        assert!(error.contains("header `load`") && !error.contains("later"), "{error}");
+        let unsent = unencodable::s([((1, 2), 3)].into()).header("load", f64::NAN);
+        assert_eq!(unsent.into_arguments(), Err("key must be a string".to_owned()));
+        assert_eq!(send_email::s(1, None).into_arguments().unwrap().args, "[1,null]");
+    }
+
+    #[test]
+    fn a_call_is_small_while_it_is_on_its_way() {
+        // It moves through several futures, and many of them wait at the same time.
+        assert!(size_of::<Signature<send_email::Task>>() <= 32);
+        assert!(size_of::<Enqueue<send_email::Task>>() <= 48);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, DIVERTED, Ending, EnqueueError, ErrorName, FailedAttempt, HELD, Interrupt, Lineage, Message,
-    NextAttempt, REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
+    Arguments, DEMOTED, DIVERTED, Ending, EnqueueError, ErrorName, FailedAttempt, HELD, Interrupt, Lineage,
+    Message, NextAttempt, REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
 };
 use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
 use crate::core::{Backoff, RetryVerdict, Timestamp};
@@ -176,6 +176,7 @@ impl<'a> Judge<'a> {
         let from = std::mem::replace(&mut message.queue, queue.to_owned());
         message.headers.0.insert(DIVERTED.to_owned(), from.into());
         message.headers.0.remove(HELD); // what held it was in its first queue
+        message.headers.0.remove(DEMOTED); // and why it was there says nothing of this one
         // What its call says about an exchange was about its first way, and is over.
         for property in ["exchange", "routing_key"] {
             message.headers.take_property(property);

@@ -104,7 +104,7 @@ impl TestClient {
 
 #[async_trait]
 impl Client for TestClient {
-    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+    async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
         let receipt = self.scope.around(self.inner.enqueue(call)).await?;
         self.run_eagerly().await?;
         self.failure_of(&receipt.id)?;

@@ -157,11 +157,11 @@ impl Stage {
             }
         };
         let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
-        let sinks = Sinks { states: Some(states), client: None, ..self.runtime.sinks() };
+        let sinks = Sinks { states: Some(states), client: None, ..Sinks::clone(&self.runtime.sinks()) };
         let context = Context::of_run(RunSetup {
             message: Arc::clone(&message),
             worker,
-            sinks,
+            sinks: Arc::new(sinks),
             fence: delivery.fence(),
             again: delivery.is_again(),
             keeper: self.runtime.permits.clone(),
@@ -173,7 +173,7 @@ impl Stage {
             // In a test a body runs where the test does, whatever the pool of its queue.
             pool: Pool::Io,
             child: None,
-            force: CancellationToken::new(),
+            force: Arc::new(CancellationToken::new()),
             stuck: Arc::default(),
             runtime: Arc::clone(&self.runtime),
             started_at: now,

@@ -185,7 +185,7 @@ async fn arguments_cross_json() {
     let task = double::s(1).id("crooked");
     let (mut call, _) = task.into_parts();
     call.arguments = task::Arguments { args: "[\"one\"]".into(), kwargs: String::new() };
-    app.client().enqueue(call).await.unwrap();
+    app.client().enqueue(Box::new(call)).await.unwrap();
     let ran = app.step().await.unwrap();
     assert_eq!(ran.state, State::Rejected);
     assert!(ran.errors[0].contains("number"), "{:?}", ran.errors);

@@ -285,6 +285,32 @@ async fn every_task_has_the_events_that_celery_sends() {
     assert_eq!((progress.key.as_str(), &progress.fields["done"]), ("task.progress", &json!(5)));
 }
 
+/// More than one message holds, from several tasks at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_tasks_no_event_is_lost_or_out_of_order() {
+    const TASKS: usize = 500;
+    let url = vhost().await;
+    let mut listener = Listener::new(&url).await;
+    let celeriac = builder(&url).amqp_options(options()).task_events(true).start().await.unwrap();
+    for n in 0..TASKS {
+        add::s(i64::try_from(n).unwrap(), 1).send(celeriac.client()).await.unwrap();
+    }
+    let (mut all, mut succeeded) = (Vec::new(), 0);
+    while succeeded < TASKS {
+        let event = listener.next().await;
+        succeeded += usize::from(event.kind() == "task-succeeded");
+        all.push(event);
+    }
+    celeriac.shutdown().await.unwrap();
+    let told = by_task(&all);
+    assert_eq!(told.len(), TASKS);
+    for (id, kinds) in told {
+        assert_eq!(kinds, ["received", "started", "succeeded"], "{id}");
+    }
+    let clocks: Vec<u64> = all.iter().filter_map(|event| event.fields["clock"].as_u64()).collect();
+    assert!(clocks.is_sorted_by(|a, b| a < b), "{clocks:?}");
+}
+
 /// As with Celery: until somebody switches them on, there are only the worker's own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn task_events_are_off_until_they_are_switched_on() {

@@ -87,7 +87,8 @@ async fn a_call_has_what_neither_it_nor_its_task_states_from_the_defaults() {
     states::delay().await.unwrap();
     kept::s().max_retries(3).delay().await.unwrap();
     plain::s().countdown(seconds(7 * 86_400)).delay().await.unwrap();
-    app.celeriac().client().enqueue(NewTask::new("python.task", TaskOptions::default())).await.unwrap();
+    let python = NewTask::new("python.task", TaskOptions::default());
+    app.celeriac().client().enqueue(Box::new(python)).await.unwrap();
     let sent = app.enqueued();
     assert_enqueued!(app, plain(), times = 2);
     let [first, own, exempt, later, foreign] = &sent[..] else { panic!("{} were sent", sent.len()) };

@@ -28,7 +28,7 @@ async fn start(catalogue: Catalogue) -> Celeriac {
 async fn queue_of(celeriac: &Celeriac, task: &str, args: &str, kwargs: &str) -> String {
     let mut call = NewTask::new(task, TaskOptions::default());
     call.arguments = Arguments { args: args.into(), kwargs: kwargs.into() };
-    celeriac.client().enqueue(call).await.unwrap().queue
+    celeriac.client().enqueue(Box::new(call)).await.unwrap().queue
 }
 
 #[tokio::test]

@@ -56,9 +56,9 @@ async fn a_call_has_the_tenant_that_its_arguments_name() {
     any::s(7, String::new()).delay().await.unwrap();
     let mut python = NewTask::new("python.task", TaskOptions::default());
     python.arguments.kwargs = r#"{"domain": "no", "project": "hq"}"#.to_owned();
-    app.celeriac().client().enqueue(python.clone()).await.unwrap();
+    app.celeriac().client().enqueue(Box::new(python.clone())).await.unwrap();
     python.task = "python.other".to_owned();
-    app.celeriac().client().enqueue(python).await.unwrap();
+    app.celeriac().client().enqueue(Box::new(python)).await.unwrap();
     let sent = app.enqueued();
     let tenants: Vec<Option<&str>> = sent.iter().map(|message| message.tenant()).collect();
     let expected =

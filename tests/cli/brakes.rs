@@ -105,7 +105,7 @@ async fn names_that_others_wrote_do_not_steer_a_terminal() {
     let program = start(dir.path(), false).await;
     let mut call = NewTask::new("evil\u{1b}[2J\nof all: 9", TaskOptions::default());
     call.options.queue = Some("mails".to_owned());
-    program.client().enqueue(call).await.expect("an enqueue");
+    program.client().enqueue(Box::new(call)).await.expect("an enqueue");
     program.shutdown().await.expect("an end");
     for arguments in [["brake", "dry-run", "--all"], ["bulk", "revoke", "--all"]] {
         let (code, out, _) = told(dir.path(), &arguments);

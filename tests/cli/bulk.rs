@@ -172,6 +172,31 @@ async fn what_waits_is_moved_or_purged_and_brought_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_act_that_is_cancelled_is_not_carried_out_by_the_program() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = start(dir.path(), false).await;
+    let sent = deliver::s("a".to_owned()).send(program.client()).await.expect("an enqueue").id().clone();
+    program.shutdown().await.expect("an end");
+    let (_, out, _) = told(dir.path(), &["bulk", "revoke", "--all", "--yes"]);
+    let id = act_of(&out).to_owned();
+    let (code, out, err) = told(dir.path(), &["bulk", "cancel", &id]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, format!("act `{id}` is cancelled: 0 tasks of 1 were done.\n"));
+    let (code, _, err) = told(dir.path(), &["bulk", "cancel", &id]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot be cancelled: it was over at"), "{err}");
+    let (_, out, _) = told(dir.path(), &["bulk", "list", "--json"]);
+    let act = json_of(&out)["acts"][0].clone();
+    assert!(act["cancel"]["at"].is_string() && act["ended_at"].is_string(), "{act}");
+    let (_, out, _) = told(dir.path(), &["bulk", "list"]);
+    assert!(out.contains("cancelled") && out.ends_with("1 act, 0 not over.\n"), "{out}");
+
+    let program = start(dir.path(), true).await;
+    assert_eq!(state_of(&program, &sent).await, State::Success);
+    program.shutdown().await.expect("an end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_failed_is_counted_and_then_put_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = start(dir.path(), true).await;
@@ -231,6 +256,7 @@ async fn a_command_line_that_makes_no_act_is_explained() {
         (&["move", "--all", "--to", "slo"], "there is no queue `slo`; did you mean `slow`?"),
         (&["purge"], "no condition"),
         (&["undo"], "<ID>"),
+        (&["cancel"], "<ID>"),
         (&["redo"], "unrecognized subcommand"),
     ];
     for (arguments, says) in cases {
@@ -241,9 +267,14 @@ async fn a_command_line_that_makes_no_act_is_explained() {
     let (code, _, err) = told(dir.path(), &["bulk", "undo", "nosuch"]);
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("There is no act `nosuch`"), "{err}");
-    for arguments in
-        [&["revoke", "--all"][..], &["retry", "--all"], &["list"], &["purge", "--all"], &["undo", "a"]]
-    {
+    for arguments in [
+        &["revoke", "--all"][..],
+        &["retry", "--all"],
+        &["list"],
+        &["purge", "--all"],
+        &["undo", "a"],
+        &["cancel", "a"],
+    ] {
         let arguments = [&["bulk"][..], arguments, &["--broker", "amqp://localhost:1"]].concat();
         let (code, _, err) = text(command(&arguments, dir.path()));
         assert_eq!(code, Some(1), "{err}");

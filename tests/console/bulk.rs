@@ -202,3 +202,29 @@ async fn a_tenant_counts_and_changes_its_own_tasks_and_nobody_elses() {
     })
     .await;
 }
+
+/// Nobody cancels what is over, and nobody without the permission cancels anything.
+#[actix_web::test]
+async fn an_act_is_cancelled_only_by_whoever_may_do_it_and_while_it_goes_on() {
+    on_both(|celeriac| async move {
+        let console = open(&celeriac);
+        send_some(&celeriac).await;
+        let begun = celeriac.bulk().purge(&BrakeRule::all()).await.unwrap();
+        let cancel =
+            [("act", "cancel_bulk"), ("id", begun.id.as_str()), ("action", "purge"), ("back", "bulk")];
+        let guest = Console::new(&celeriac)
+            .authorize(|_, check| (check.permission.as_str() == "see").then_some("bola"));
+        assert_eq!(act(&guest, &cancel).await.status, StatusCode::FORBIDDEN);
+        let other = [("act", "cancel_bulk"), ("id", begun.id.as_str()), ("action", "move")];
+        assert_eq!(act(&console, &other).await.status, StatusCode::NOT_FOUND);
+        let ended = celeriac.bulk().wait(&begun.id).await.unwrap();
+        let refused = act(&console, &cancel).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert!(refused.body.contains("cannot be cancelled: it was over at"), "{}", refused.body);
+        assert_eq!(last_act(&console).await["cancel"], Value::Null);
+        let shown = page(&console, "/bulk", |_| true).await;
+        assert!(!shown.contains("cancel_bulk"), "it is over: {shown}");
+        assert_eq!(waiting(&celeriac, "mail").await as u64, 6 - ended.done);
+    })
+    .await;
+}

@@ -25,7 +25,7 @@ async fn send_evil(celeriac: &Celeriac, queue: &str, id: &str) -> TaskId {
     call.id = Some(id.into());
     call.arguments = Arguments { args: json!([EVIL]).to_string(), kwargs: json!({ EVIL: EVIL }).to_string() };
     call.headers.0.insert(TENANT.to_owned(), json!(EVIL));
-    celeriac.client().enqueue(call).await.unwrap().id
+    celeriac.client().enqueue(Box::new(call)).await.unwrap().id
 }
 
 #[actix_web::test]

@@ -1,4 +1,5 @@
-//! `kill -9` in the middle of bulk acts and of their undo: each task is where it was before, and runs once.
+//! `kill -9` in the middle of bulk acts and of their undo: each task is where it was before, and runs once. An act that was
+//! cancelled stays so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use crate::ledger::{Line, Reader, note};
 use crate::process::{Home, PATIENCE};
 
 /// How many tasks each tenant has, whose name says what is done to them and undone.
-const TENANTS: [(&str, usize); 3] = [("moved", 1500), ("purged", 1500), ("left", 20)];
+const TENANTS: [(&str, usize); 4] = [("moved", 1500), ("purged", 1500), ("cancelled", 5000), ("left", 20)];
+/// How many there are in all.
+const ALL: u64 = 8020;
 const KILLS: u64 = 10;
 
 #[task(queue = "io")]
@@ -42,6 +45,8 @@ pub async fn child(child: Child) -> Result<(), Failure> {
         }
         celeriac.bulk().move_to(&BrakeRule::new().tenant("moved"), "io2").await?;
         celeriac.bulk().purge(&BrakeRule::new().tenant("purged")).await?;
+        let act = celeriac.bulk().purge(&BrakeRule::new().tenant("cancelled")).await?;
+        celeriac.cancel_bulk(&act.id).await?;
     }
     if child.orders.seed < 2 {
         let undoes = celeriac.clone();
@@ -50,12 +55,15 @@ pub async fn child(child: Child) -> Result<(), Failure> {
     }
     for act in undone(&celeriac).await? {
         let undo = act.undo.as_ref().ok_or("it is not undone")?;
-        if (act.found, act.failed, &act.error, undo.left, &undo.error) != (1500, 0, &None, 0, &None) {
+        let is_cancelled = act.rule == BrakeRule::new().tenant("cancelled");
+        let found = if is_cancelled { 5000 } else { 1500 };
+        let ended = (act.found, act.failed, &act.error, undo.left, &undo.error);
+        if ended != (found, 0, &None, 0, &None) || act.cancel.is_some() != is_cancelled {
             return Err(format!("{act:?}").into());
         }
     }
     let waiting = celeriac.bulk().count_waiting(&BrakeRule::all()).await?;
-    if waiting.by_queue != BTreeMap::from([("io".to_owned(), 3020)]) {
+    if waiting.by_queue != BTreeMap::from([("io".to_owned(), ALL)]) {
         return Err(format!("{waiting:?}").into());
     }
     for queue in QUEUES {
@@ -121,5 +129,5 @@ pub fn killed_in_the_middle() {
     }
     let twice: Vec<_> = begun.iter().filter(|(_, runs)| **runs > 1).collect();
     assert!(twice.is_empty(), "they have run twice: {twice:?}");
-    assert_eq!(begun.len(), 3020, "each has run");
+    assert_eq!(begun.len() as u64, ALL, "each has run");
 }

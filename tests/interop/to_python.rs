@@ -29,7 +29,7 @@ fn on(queue: &str, mut call: NewTask) -> NewTask {
 
 pub async fn send(fleet: &Mixed, call: NewTask) -> UntypedResult {
     let client: Arc<dyn Client> = fleet.celeriac.client();
-    let receipt = client.enqueue(call).await.unwrap();
+    let receipt = client.enqueue(Box::new(call)).await.unwrap();
     UntypedResult::new(receipt.id, client)
 }
 

@@ -16,7 +16,7 @@ async fn by_name(celeriac: &Celeriac, task: &str, args: &str, kwargs: &str) -> T
     options.queue = Some("io".into());
     let mut call = NewTask::new(task, options);
     call.arguments = Arguments { args: args.into(), kwargs: kwargs.into() };
-    celeriac.client().enqueue(call).await.unwrap().id
+    celeriac.client().enqueue(Box::new(call)).await.unwrap().id
 }
 
 async fn wait(celeriac: &Celeriac, id: &TaskId) -> celeriac::task::TaskResult {

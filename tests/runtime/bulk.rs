@@ -272,3 +272,41 @@ async fn an_undo_that_was_cut_off_goes_on_after_the_restart() {
     assert_eq!(celeriac.bulk().count_waiting(&BrakeRule::all()).await.unwrap().tasks, 3_000);
     celeriac.shutdown().await.unwrap();
 }
+
+/// The cancellation comes early in the act. What is done stays done, is told exactly, and comes back by the undo.
+#[tokio::test]
+async fn an_act_that_is_cancelled_ends_and_what_it_has_done_can_be_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || {
+        let builder = builder().queue(io_queue("many", 1)).directory(dir.path());
+        builder.start().await.unwrap()
+    };
+    let celeriac = start().await;
+    celeriac.persistent().pause("many").await.unwrap();
+    let calls = (0..6_000).map(async |n| add::s(n, 1).queue("many").send(celeriac.client()).await);
+    try_join_all(calls).await.unwrap();
+    let all = BrakeRule::all();
+    let act = celeriac.bulk().purge(&all).await.unwrap();
+    let amina = celeriac.as_operator("amina");
+    let asked = amina.cancel_bulk(&act.id).await.unwrap();
+    let ended = celeriac.bulk().wait(&act.id).await.unwrap();
+    celeriac.shutdown().await.unwrap();
+
+    let celeriac = start().await;
+    assert_eq!(celeriac.bulk().wait(&act.id).await.as_ref(), Ok(&ended), "it does not begin again");
+    assert!(ended.done >= asked.done && ended.error.is_none(), "{ended:?}");
+    assert_eq!(ended.cancel.as_ref().and_then(|cancel| cancel.by.as_deref()), Some("amina"));
+    let left = celeriac.bulk().count_waiting(&all).await.unwrap().tasks;
+    assert_eq!(left + ended.done, 6_000, "what is done is told");
+    assert!(left > 0, "the rest is left alone");
+    let over = celeriac.cancel_bulk(&act.id).await.unwrap_err();
+    assert!(matches!(over, ControlError::CannotCancel(..)), "{over}");
+    let unknown = celeriac.cancel_bulk("nosuch").await.unwrap_err();
+    assert_eq!(unknown, ControlError::UnknownAct("nosuch".to_owned()));
+
+    celeriac.undo_bulk(&act.id).await.unwrap();
+    let undone = celeriac.bulk().wait(&act.id).await.unwrap().undo.unwrap();
+    assert_eq!((undone.back, undone.left), (ended.done, 0));
+    assert_eq!(celeriac.bulk().count_waiting(&all).await.unwrap().tasks, 6_000);
+    celeriac.shutdown().await.unwrap();
+}

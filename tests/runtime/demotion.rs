@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use celeriac::core::explanation::TaskReason;
 use celeriac::core::token_bucket::RateLimit;
 use celeriac::task;
 
@@ -29,6 +30,13 @@ async fn the_calls_above_the_rate_of_a_tenant_go_elsewhere() {
     for sent in [of_other, of_nobody, named] {
         assert_eq!(sent.receipt().queue, "celery");
     }
-    assert_eq!(celeriac.demoted_calls(), BTreeMap::from([("celery".to_owned(), 2)]));
+    // Why a call is in the other queue is told, behind why it waits.
+    celeriac.pause("celery_slow").await.unwrap();
+    let demoted = any::s().tenant("flood").send(client.clone()).await.unwrap();
+    let explanation = celeriac.explain(demoted.id()).await.unwrap();
+    let last = explanation.reasons.last().unwrap();
+    assert_eq!(last, &TaskReason::Demoted { from: "celery".to_owned() }, "{explanation:?}");
+    assert_eq!(explanation.reason().code(), "paused", "{explanation:?}");
+    assert_eq!(celeriac.demoted_calls(), BTreeMap::from([("celery".to_owned(), 3)]));
     celeriac.shutdown().await.unwrap();
 }

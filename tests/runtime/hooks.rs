@@ -157,7 +157,7 @@ async fn the_programs_hook_hears_of_every_final_failure_and_of_nothing_else() {
     // The task's own hook panics, the program's is called all the same.
     record(&badly_hooked::s(2).send(client.clone()).await.unwrap()).await;
     let options = celeriac::task::TaskOptions::default();
-    client.enqueue(celeriac::task::NewTask::new("nope", options)).await.unwrap();
+    client.enqueue(Box::new(celeriac::task::NewTask::new("nope", options))).await.unwrap();
     until("three were heard of", async || heard.lock().unwrap().len() == 3).await;
     celeriac.shutdown().await.unwrap();
     let mut heard = heard.lock().unwrap().clone();

@@ -270,7 +270,7 @@ async fn a_call_by_name_stands_in_its_lane() {
         let call = |args: String| {
             let mut call = NewTask::new(export::Task::NAME, export::Task::options());
             call.arguments = Arguments { args, kwargs: String::new() };
-            call
+            Box::new(call)
         };
         for _ in 0..3 {
             let args = format!(r#"["demo", "{}"]"#, gate.name);

@@ -148,8 +148,8 @@ async fn windows_of_single_calls() {
         let mut by_name = NewTask::new(restore::Task::NAME, restore::Task::options());
         by_name.arguments = celeriac::task::Arguments::encode(&(9, gate.name.clone())).unwrap();
         celeriac.pause("io").await.unwrap();
-        let first = celeriac.client().enqueue(by_name.clone()).await.unwrap();
-        let second = celeriac.client().enqueue(by_name).await.unwrap();
+        let first = celeriac.client().enqueue(Box::new(by_name.clone())).await.unwrap();
+        let second = celeriac.client().enqueue(Box::new(by_name)).await.unwrap();
         assert!(!first.joined && second.joined && second.id == first.id);
         let typed = restore::s(9, gate.name.clone());
         assert!(typed.clone().send(celeriac.client()).await.unwrap().receipt().joined);

@@ -1,4 +1,5 @@
-//! The program as a browser sees it. The page is static and asks for JSON, so no value ever becomes HTML on this side.
+//! What the program serves beside the console, which `/` leads to, and Soil's pages: its own routes, which take files and JSON and
+//! answer with JSON, and the page of Soil's demo. No value ever becomes HTML here.
 
 mod actions;
 mod cases;
@@ -20,15 +21,13 @@ use serde_json::json;
 
 pub use problem::Problem;
 
-const PAGE: &str = include_str!("page.html");
-
 /// All routes.
 pub fn routes(config: &mut web::ServiceConfig) {
     config
         .app_data(web::JsonConfig::default().error_handler(|error, _| Problem::bad(error).into()))
         .app_data(web::PathConfig::default().error_handler(|error, _| Problem::bad(error).into()))
         .app_data(web::QueryConfig::default().error_handler(|error, _| Problem::bad(error).into()))
-        .route("/", web::get().to(page))
+        .route("/", web::get().to(to_console))
         .route("/queues.json", web::get().to(queues::list))
         .route("/queues/{queue}/pause", web::post().to(queues::pause))
         .route("/queues/{queue}/resume", web::post().to(queues::resume))
@@ -50,23 +49,16 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(nothing_here));
 }
 
-async fn page() -> HttpResponse {
-    // Nothing is loaded from anywhere, and nobody may frame a page that has buttons.
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((header::CACHE_CONTROL, "no-cache"))
-        .body(PAGE)
+/// Who opens the program in a browser wants to see its queues.
+async fn to_console() -> HttpResponse {
+    HttpResponse::Found().insert_header((header::LOCATION, "/console")).finish()
 }
 
 async fn nothing_here(request: actix_web::HttpRequest) -> Problem {
     Problem::not_found(format!("there is no {} {}", request.method(), request.path()))
 }
 
-/// The page may press the buttons, a page from elsewhere may not: browsers say where a request comes from.
+/// The pages of this program may press their buttons, a page from elsewhere may not: browsers say where a request comes from.
 pub async fn own_origin_only(
     request: ServiceRequest,
     next: Next<impl MessageBody>,

@@ -254,7 +254,7 @@ impl Handler<Trigger> for Beat {
         let parts = Arc::clone(&self.parts);
         let triggered = async move {
             let client = parts.client().ok_or(BeatError::Store(StoreError::Closed))?;
-            Ok(client.enqueue(call?).await?)
+            Ok(client.enqueue(Box::new(call?)).await?)
         };
         Box::pin(triggered.into_actor(self))
     }

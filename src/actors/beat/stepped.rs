@@ -49,7 +49,7 @@ impl Stepping {
     /// Makes a call in the way the test makes its calls.
     pub(crate) async fn enqueue(&self, call: NewTask) -> Result<Receipt, BeatError> {
         let client = self.scope.client.upgrade().ok_or(BeatError::NotAnswering)?;
-        Ok(client.enqueue(call).await?)
+        Ok(client.enqueue(Box::new(call)).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 
 use super::Queue;
 use crate::core::autoscale::{Autoscaler, Load};
-use crate::task::clock::steady;
+use crate::task::clock::{now, steady};
 
 /// How often the queue looks at its load.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Queue {
         if workers != before {
             tracing::info!(queue = %self.row.name, before, workers, busy, waiting, "the queue has as many workers as it has to do");
             self.resize(workers, ctx);
-            self.pump();
+            self.pump(now());
         }
     }
 }

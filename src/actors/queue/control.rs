@@ -40,7 +40,7 @@ impl Handler<GetAccounts> for Queue {
         MessageResult(Box::new(QueueAccounts {
             status: self.status(waiting),
             is_consuming: self.consumer.is_some(),
-            accounts: self.accounts.clone(),
+            accounts: self.books.accounts.clone(),
         }))
     }
 }
@@ -54,7 +54,7 @@ impl Handler<HandInMinutes> for Queue {
     type Result = ();
 
     fn handle(&mut self, HandInMinutes(handed_in): HandInMinutes, _: &mut Self::Context) {
-        let minutes = self.minutes.take(&self.accounts);
+        let minutes = self.books.minutes.take(&self.books.accounts);
         self.runtime.history.hand_in(&self.row.name, minutes);
         drop(handed_in);
     }
@@ -64,7 +64,7 @@ impl Queue {
     fn status(&mut self, waiting: BrokerBacklog) -> QueueStatus {
         let now = now();
         let oldest = self.oldest_ready(waiting, now);
-        let (c, counts) = (&self.counters, waiting.counts);
+        let (c, counts) = (&self.books.counters, waiting.counts);
         let broker = &self.runtime.broker;
         let dead = broker
             .dead_letter_queue()
@@ -82,7 +82,7 @@ impl Queue {
             dead,
             dead_in_all: counts.dead,
             away: broker.condition().is_silent,
-            time_to_start: self.time_to_start.snapshot(),
+            time_to_start: self.books.time_to_start.snapshot(),
             blockage: blockage(oldest, self.last_start, now),
             oldest_wait: oldest.map_or(Duration::ZERO, |since| now.since(since)),
             oldest_held: self.backlog.oldest_held_since().map_or(Duration::ZERO, |since| now.since(since)),
@@ -100,7 +100,7 @@ impl Queue {
             overlaps: c.overlaps,
             replaced: c.replaced,
             recycled: c.recycled,
-            forecasts: self.forecasts.record(),
+            forecasts: self.books.forecasts.record(),
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }
@@ -154,7 +154,7 @@ impl Handler<Steer> for Queue {
         match steer {
             Steer::Pause => {
                 self.backlog.pause();
-                self.forecasts.forget_made();
+                self.books.forecasts.forget_made();
             }
             Steer::Resume => self.backlog.resume(),
             Steer::Resize(workers) => {
@@ -179,7 +179,7 @@ impl Handler<Steer> for Queue {
                 self.forget_held();
                 self.clear_in_pool();
                 self.unchecked.clear();
-                self.forecasts.forget_made();
+                self.books.forecasts.forget_made();
             }
             Steer::AddConsumer => {
                 self.retained.set_cancelled(false);
@@ -190,11 +190,11 @@ impl Handler<Steer> for Queue {
             Steer::Look => {
                 self.ask_all_again();
                 self.sweep_brakes();
-                self.forecasts.forget_made(); // nobody could foresee that
+                self.books.forecasts.forget_made(); // nobody could foresee that
             }
         }
         self.retained.set_paused(self.backlog.is_paused());
-        self.pump();
+        self.pump(now());
     }
 }
 

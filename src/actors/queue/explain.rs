@@ -84,7 +84,7 @@ impl Queue {
                 worker: Some(run.context.worker().to_owned()),
                 attempt: Some(run.context.attempt()),
             };
-            let message = Arc::clone(&run.message);
+            let message = Arc::clone(run.context.message_arc());
             return Some((Sighting { run: Some(facts), ..self.sighting(message) }, None));
         }
         if let Some((ahead, message)) = self.place_of(id) {
@@ -109,7 +109,8 @@ impl Queue {
             or_more,
         });
         let forecast = ahead.and_then(|ahead| self.forecast_in_line(ahead.count, message.priority));
-        let of_tenant = self.runs.values().filter(|run| run.message.tenant() == message.tenant()).count();
+        let of_tenant =
+            self.runs.values().filter(|run| run.context.message().tenant() == message.tenant()).count();
         let place = line_before.map(|before| AskedPlace::InBroker(before.saturating_sub(of_tenant)));
         let question = place.and_then(|place| self.turn_question(&message, place));
         Some((Sighting { ahead, forecast, ..self.sighting(message) }, question))

@@ -34,8 +34,7 @@ impl Hastening {
 
 impl Queue {
     /// Has the broker make due what was put back, if there is room for it.
-    pub(super) fn hasten(&mut self) {
-        let now = now();
+    pub(super) fn hasten(&mut self, now: Timestamp) {
         let held = self.backlog.held();
         // Half of the room at least, so that a gate that lets one through after the other costs few questions.
         if self.held_back.away(now) == 0 || held > MOST_HELD / 2 || self.held_back.hastening.is_asking {

@@ -28,7 +28,7 @@ impl Handler<GetHeld> for Queue {
             .values()
             .filter(|run| is_wanted(run.context.id()))
             .map(|run| HeldTask {
-                message: Arc::clone(&run.message),
+                message: Arc::clone(run.context.message_arc()),
                 delivery_info: run.delivery_info.clone(),
                 started_at: Some(run.context.began_at(run.started_at)),
                 pid: Some(run.pid),

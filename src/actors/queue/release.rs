@@ -130,18 +130,14 @@ impl HeldBack {
 }
 
 impl Queue {
-    /// Lets the first one run that may. The run keeps what the gates counted for it.
-    pub(super) fn release(&mut self) -> Option<Released> {
-        let now = now();
-        if !self.runtime.has_gates() {
-            self.ask_all_again();
-            self.take_more(0);
-            if self.pool.is_some() {
-                return self.release_by_pool(None, now);
-            }
-            let (tag, delivery) = self.backlog.release(now)?;
-            return Some(Released { tag, delivery, admission: Admission::default(), permit: None });
-        }
+    /// There are no gates: what they held may start, and the queue takes no more for it.
+    pub(super) fn pass_by_gates(&mut self) {
+        self.ask_all_again();
+        self.take_more(0);
+    }
+
+    /// Lets the first one run that the gates let through. The run keeps what they counted for it.
+    pub(super) fn release_through_gates(&mut self, now: Timestamp) -> Option<Released> {
         let bell = self.bell()?;
         self.bring_back_due(&bell, now);
         let released = match self.pool.is_some() {
@@ -207,7 +203,7 @@ impl Queue {
         let group = hold.reason.group(&message.task);
         let since = message.held().map_or(now, |mark| mark.since.min(now));
         self.backlog.hold(tag, group, held_line(message.tenant()), since);
-        self.forecasts.left(tag); // nobody forecasts when a gate opens
+        self.books.forecasts.left(tag); // nobody forecasts when a gate opens
         self.held_back.shut(group, hold, now);
         // It may be another gate that holds it back now.
         if let Some(before) = self.held_back.brought.remove(&tag).filter(|before| *before != group) {

@@ -87,7 +87,7 @@ impl Queue {
         if unknown.is_empty() && claims.is_empty() {
             let checked = std::mem::take(&mut self.unchecked.deliveries);
             self.line_up_checked(checked, &revoked, &HashSet::new());
-            return self.pump();
+            return self.pump(now());
         }
         self.unchecked.asked = self.unchecked.deliveries.iter().map(Delivery::tag).collect();
         let queue = ctx.address();
@@ -104,7 +104,7 @@ impl Queue {
     /// come before.
     fn line_up_checked(&mut self, checked: Vec<Delivery>, revoked: &HashSet<TaskId>, copies: &HashSet<u64>) {
         if revoked.is_empty() && copies.is_empty() {
-            return self.line_up_all(checked);
+            return self.line_up_all(checked, now());
         }
         let (ended, clear): (Vec<_>, Vec<_>) =
             checked.into_iter().partition(|delivery| revoked.contains(&delivery.message().id));
@@ -118,7 +118,7 @@ impl Queue {
             tracing::info!(id = %copy.message().id, task = copy.message().task, "dropped: another copy of it has started");
             copy.settle(Settle::Ack { result: None, follow_ups: None });
         }
-        self.line_up_all(clear);
+        self.line_up_all(clear, now());
     }
 }
 
@@ -171,6 +171,6 @@ impl Handler<Checked> for Queue {
         let (checked, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| asked.contains(&d.tag()));
         self.line_up_checked(checked, &revoked, &copies);
         self.check_revocations(later, ctx);
-        self.pump();
+        self.pump(now());
     }
 }

@@ -15,6 +15,7 @@ use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
 use crate::runtime::gates::{Admission, Bell};
+use crate::task::clock::now;
 use crate::task::{self, TaskId};
 
 /// A delivery that may start.
@@ -86,12 +87,16 @@ impl Queue {
     /// is set aside, and the next of its line may start. `bell`: the gates are asked.
     pub(super) fn release_by_pool(&mut self, bell: Option<&Arc<Bell>>, now: Timestamp) -> Option<Released> {
         loop {
+            let (free, is_open) = self.readiness();
             let pool = self.pool.as_ref()?;
-            let Some((tag, permit)) = pool.next_task() else {
-                if let Some(look) = pool.next_look() {
-                    self.wake_at(Instant::now() + look);
+            let (tag, permit) = match pool.next_task(free, is_open, now) {
+                Ok(next) => next,
+                Err(look) => {
+                    if let Some(look) = look {
+                        self.wake_at(Instant::now() + look);
+                    }
+                    return None;
                 }
-                return None;
             };
             let Some(delivery) = self.backlog.get(tag) else { continue }; // it is gone, and its slot is free
             let message = Arc::clone(delivery.message());
@@ -167,6 +172,6 @@ impl Handler<Granted> for Queue {
     type Result = ();
 
     fn handle(&mut self, _: Granted, _: &mut Context<Self>) {
-        self.pump();
+        self.pump(now());
     }
 }

@@ -18,7 +18,7 @@ impl Handler<TerminateStamped> for Queue {
     fn handle(&mut self, TerminateStamped(stamps): TerminateStamped, _: &mut Self::Context) -> Self::Result {
         let mut found = Vec::new();
         for run in self.runs.values() {
-            let shared = matches(&stamps, &run.message);
+            let shared = matches(&stamps, run.context.message());
             if !shared.is_empty() {
                 run.context.revoke(true);
                 found.push(shared);

@@ -17,6 +17,7 @@ use crate::broker::Delivery;
 use crate::core::RestartVerdict;
 use crate::core::accounts::TaskPlace;
 use crate::runtime::gates::Admission;
+use crate::runtime::own_process::own_pid;
 use crate::task::clock::now;
 
 /// The longest halt. A halted queue tries again when its failures have left the restart window, or after this time.
@@ -24,10 +25,10 @@ const LONGEST_HALT: Duration = Duration::from_secs(30);
 
 /// A slot with its worker.
 pub(super) struct Slot {
-    queue: Addr<Queue>,
+    queue: Arc<Addr<Queue>>,
     worker: Rc<Addr<Worker>>,
     /// Cancelling it ends the worker's run at once and hands the task back.
-    force: CancellationToken,
+    force: Arc<CancellationToken>,
     generation: u64,
     /// The worker's name in runs and results: `queue#slot`.
     name: Arc<str>,
@@ -42,8 +43,40 @@ impl Slot {
     }
 
     /// Cancelling it ends the run of this slot at once.
-    pub(super) fn force(&self) -> CancellationToken {
-        self.force.clone()
+    pub(super) fn force(&self) -> Arc<CancellationToken> {
+        Arc::clone(&self.force)
+    }
+
+    /// The worker.
+    pub(super) fn worker(&self) -> Rc<Addr<Worker>> {
+        Rc::clone(&self.worker)
+    }
+
+    /// Makes a task of a run: what the queue keeps of it, and what its worker gets, which is the one on this `slot`. The pump
+    /// sends it at its end, together with all other starts.
+    pub(super) fn assign(
+        &self,
+        slot: usize,
+        run: Run,
+        delivery: Delivery,
+        (account, mut admission, mut slot_permit): (TaskPlace, Admission, Option<SlotPermit>),
+    ) -> (GivenRun, Start) {
+        admission.begin();
+        if let Some(slot_permit) = &mut slot_permit {
+            slot_permit.begin();
+        }
+        let queue = Arc::clone(&self.queue);
+        let permit = SlotGuard::new(queue, delivery.tag(), slot, self.generation, slot_permit);
+        let given = GivenRun {
+            context: run.context.clone(),
+            worker: self.worker(),
+            delivery_info: delivery.info().cloned(),
+            started_at: run.started_at,
+            pid: self.child.unwrap_or_else(own_pid),
+            account,
+            admission,
+        };
+        (given, Start { run: Box::new(run), delivery, permit })
     }
 }
 
@@ -51,7 +84,7 @@ impl Queue {
     /// Hires workers for all slots that have none.
     pub(super) fn fill(&mut self, ctx: &mut Context<Self>) {
         for slot in 0..self.row.workers {
-            if !self.workers.contains_key(&slot) {
+            if self.staff(slot).is_none() {
                 self.hire(slot, ctx);
             }
         }
@@ -66,14 +99,14 @@ impl Queue {
         let generation = self.generations;
         let queue = ctx.address();
         let down = queue.clone();
-        let force = self.force.child_token();
+        let force = Arc::new(self.force.child_token());
         let worker = Worker {
             queue: queue.clone(),
             name: self.row.name.clone(),
             slot,
             generation,
             runtime: Arc::clone(&self.runtime),
-            force: force.clone(),
+            force: Arc::clone(&force),
             desk: Rc::default(),
             children: self.children.clone(),
             child: None,
@@ -82,15 +115,28 @@ impl Queue {
             supervisor::spawn(|_| worker, move |exit| down.do_send(WorkerDown { slot, generation, exit }));
         let name = format!("{}#{slot}", self.row.name).into();
         let worker = Rc::new(worker);
-        self.workers.insert(slot, Slot { queue, worker, force, generation, name, child: None });
+        if self.workers.len() <= slot {
+            self.workers.resize_with(slot + 1, || None);
+        }
+        let queue = Arc::new(queue);
+        self.workers[slot] = Some(Slot { queue, worker, force, generation, name, child: None });
+    }
+
+    fn staff(&self, slot: usize) -> Option<&Slot> {
+        self.workers.get(slot)?.as_ref()
+    }
+
+    /// Takes the worker off its slot, which is not idle then.
+    fn vacate(&mut self, slot: usize) -> Option<Slot> {
+        self.idle.retain(|idle| *idle != slot);
+        self.workers.get_mut(slot)?.take()
     }
 
     /// Lets the worker of a slot go; a run that it has goes on to its end.
     pub(super) fn retire(&mut self, slot: usize) {
-        if let Some(Slot { worker, .. }) = self.workers.remove(&slot) {
+        if let Some(Slot { worker, .. }) = self.vacate(slot) {
             worker.do_send(Retire);
         }
-        self.idle.retain(|idle| *idle != slot);
     }
 
     /// Puts a new worker on a slot in the place of the one that is there; none if the queue needs it no more.
@@ -101,50 +147,21 @@ impl Queue {
         }
     }
 
-    /// Gives the slot's worker a task. The pump sends it at its end, together with all other starts.
-    pub(super) fn assign(
-        &mut self,
-        slot: usize,
-        run: Run,
-        delivery: Delivery,
-        (account, mut admission, mut slot_permit): (TaskPlace, Admission, Option<SlotPermit>),
-    ) {
-        admission.begin();
-        if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
-            if let Some(slot_permit) = &mut slot_permit {
-                slot_permit.begin();
-            }
-            let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation, slot_permit);
-            let given = GivenRun {
-                context: run.context.clone(),
-                worker: Rc::clone(worker),
-                message: Arc::clone(delivery.message()),
-                delivery_info: delivery.info().cloned(),
-                started_at: run.started_at,
-                pid: child.unwrap_or_else(std::process::id),
-                account,
-                admission,
-            };
-            self.runs.insert(delivery.tag(), given);
-            self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));
-        }
-    }
-
     /// Whether the worker of this generation is still on the slot, and not a later one or none.
     pub(super) fn is_staffed(&self, slot: usize, generation: u64) -> bool {
-        self.workers.get(&slot).is_some_and(|s| s.generation == generation)
+        self.staff(slot).is_some_and(|staffed| staffed.generation == generation)
     }
 
     fn halt(&mut self, reason: String, ctx: &mut Context<Self>) {
         let pause = self.row.restart_window.min(LONGEST_HALT);
         tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
         self.halted = Some(reason);
-        self.forecasts.forget_made();
+        self.books.forecasts.forget_made();
         self.report_to_pool();
         ctx.run_later(pause, |queue, ctx| {
             queue.halted = None;
             queue.fill(ctx);
-            queue.pump();
+            queue.pump(now());
         });
     }
 }
@@ -164,10 +181,11 @@ impl Handler<WorkerReady> for Queue {
     type Result = ();
 
     fn handle(&mut self, WorkerReady { slot, generation, child }: WorkerReady, _: &mut Self::Context) {
-        if let Some(staffed) = self.workers.get_mut(&slot).filter(|slot| slot.generation == generation) {
+        let staffed = self.workers.get_mut(slot).and_then(Option::as_mut);
+        if let Some(staffed) = staffed.filter(|staffed| staffed.generation == generation) {
             staffed.child = child;
             self.idle.push(slot);
-            self.pump();
+            self.pump(now());
         }
     }
 }
@@ -222,17 +240,13 @@ impl Queue {
         if !self.is_staffed(slot, generation) {
             return; // the queue had let this worker go
         }
-        self.workers.remove(&slot);
-        self.idle.retain(|idle| *idle != slot);
-        self.counters.replaced += 1;
+        self.vacate(slot);
+        self.books.counters.replaced += 1;
         match self.restarts.failed(now()) {
             RestartVerdict::Restart { after } => {
                 tracing::warn!(queue = %self.row.name, slot, cause, ?after, "a worker died and is built anew");
                 ctx.run_later(after, move |queue, ctx| {
-                    if slot < queue.row.workers
-                        && !queue.workers.contains_key(&slot)
-                        && queue.halted.is_none()
-                    {
+                    if slot < queue.row.workers && queue.staff(slot).is_none() && queue.halted.is_none() {
                         queue.hire(slot, ctx);
                     }
                 });

@@ -11,6 +11,9 @@ use crate::task::clock::now;
 
 /// The beginning of the names of the notes, and of the elections of who carries an act out.
 pub(super) const PREFIX: &str = "bulk/";
+/// The beginning of the names of the notes by which somebody asks that an act ends. They are notes of their own, because
+/// whoever carries an act out writes the note of the act all the time.
+const CANCEL_PREFIX: &str = "bulk_cancel/";
 /// How long an act that is over is remembered.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long after its end an act can be undone.
@@ -75,7 +78,7 @@ pub struct BulkAct {
     pub by: Option<String>,
     /// When it began, or when its tasks were counted before. It is about the tasks that were there then.
     pub begun_at: Timestamp,
-    /// How many tasks matched when it began.
+    /// How many tasks matched when it began, or when they were counted before.
     pub found: u64,
     /// How many tasks are done. A process that was killed may have done up to a thousand more than it had noted.
     pub done: u64,
@@ -85,12 +88,26 @@ pub struct BulkAct {
     pub ended_at: Option<Timestamp>,
     /// Why it has ended before all was done.
     pub error: Option<String>,
+    /// Who has cancelled it, and when. It ends as soon as whoever carries it out has read of it, with what was done by then.
+    #[serde(default)]
+    pub cancel: Option<BulkCancel>,
     /// Whether what undoes the act is kept.
     #[serde(default)]
     pub is_undoable: bool,
     /// How far the undo is; `None`: nobody has asked for it.
     #[serde(default)]
     pub undo: Option<BulkUndo>,
+}
+
+/// That somebody has cancelled an act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BulkCancel {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// The [operator](crate::Celeriac::as_operator) who has asked for it.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 /// How far the undo of an act is.
@@ -152,6 +169,17 @@ impl BulkAct {
         Ok(())
     }
 
+    /// Says that it is cancelled, unless somebody has said so before. Whoever carries it out ends it.
+    ///
+    /// # Errors
+    /// It is over; the text says since when.
+    pub(crate) fn begin_cancel(&mut self, now: Timestamp, by: Option<String>) -> Result<&BulkCancel, String> {
+        match self.ended_at {
+            Some(at) => Err(format!("it was over at {at}, with {} of {} tasks done", self.done, self.found)),
+            None => Ok(self.cancel.get_or_insert(BulkCancel { at: now, by })),
+        }
+    }
+
     /// Whether it has moved so many tasks that somebody moves them back: a brake that diverts, or an act against this one.
     pub(super) fn is_in_vain(&self) -> bool {
         self.action == BulkAction::Move && self.done > self.found.saturating_mul(2).saturating_add(SPARE)
@@ -167,13 +195,14 @@ impl BulkAct {
         !self.goes_on() && self.ended_at.is_some_and(|at| now.since(at) > REMEMBERED)
     }
 
-    /// Keeps how far the act is.
+    /// Keeps how far the act is. That an act which is over was cancelled stands in the act itself, so what asked for that goes.
     ///
     /// # Errors
     /// It is not known whether it is kept.
     pub(crate) async fn keep(&self, notes: &dyn Notes) -> Result<(), StoreError> {
         let text = serde_json::to_string(self).ok(); // it has texts and numbers, so it has a form in JSON
-        set_note(notes, format!("{PREFIX}{}", self.id), text).await
+        set_note(notes, format!("{PREFIX}{}", self.id), text).await?;
+        if self.ended_at.is_some() { forget_cancel(notes, &self.id).await } else { Ok(()) }
     }
 }
 
@@ -197,16 +226,60 @@ pub(crate) fn why_not_undoable(
     })
 }
 
-/// All acts that are kept in these notes, the oldest first.
+/// All acts that are kept in these notes, the oldest first. Those that go on and are cancelled say so.
 ///
 /// # Errors
 /// The notes cannot be read.
 pub(crate) async fn acts_in(notes: &dyn Notes) -> Result<Vec<BulkAct>, StoreError> {
-    let notes = notes.notes(PREFIX).await?;
+    let texts = notes.notes(PREFIX).await?;
     let mut acts: Vec<BulkAct> =
-        notes.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()).collect();
+        texts.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()).collect();
+    for act in acts.iter_mut().filter(|act| act.ended_at.is_none()) {
+        act.cancel = cancel_in(notes, &act.id).await?;
+    }
     acts.sort_by_key(|act| act.begun_at);
     Ok(acts)
+}
+
+/// The act of this id that is kept in these notes, if there is one. One that goes on and is cancelled says so.
+///
+/// # Errors
+/// The notes cannot be read.
+pub(super) async fn act_in(notes: &dyn Notes, id: &str) -> Result<Option<BulkAct>, StoreError> {
+    let text = notes.note(&format!("{PREFIX}{id}")).await?;
+    let Some(mut act) = text.and_then(|text| serde_json::from_str::<BulkAct>(&text).ok()) else {
+        return Ok(None);
+    };
+    if act.ended_at.is_none() {
+        act.cancel = cancel_in(notes, id).await?;
+    }
+    Ok(Some(act))
+}
+
+/// Who has asked that the act of this id ends, if somebody has and it goes on.
+///
+/// # Errors
+/// The notes cannot be read.
+pub(super) async fn cancel_in(notes: &dyn Notes, id: &str) -> Result<Option<BulkCancel>, StoreError> {
+    let text = notes.note(&format!("{CANCEL_PREFIX}{id}")).await?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+/// Keeps that the act of this id is to end, so that whoever carries it out reads of it, also after a restart.
+///
+/// # Errors
+/// It is not known whether it is kept.
+pub(super) async fn keep_cancel(notes: &dyn Notes, id: &str, cancel: &BulkCancel) -> Result<(), StoreError> {
+    let text = serde_json::to_string(cancel).ok(); // it has a text and a number, so it has a form in JSON
+    set_note(notes, format!("{CANCEL_PREFIX}{id}"), text).await
+}
+
+/// Forgets that somebody has asked for the end of an act.
+///
+/// # Errors
+/// It is not known whether it is forgotten.
+pub(super) async fn forget_cancel(notes: &dyn Notes, id: &str) -> Result<(), StoreError> {
+    set_note(notes, format!("{CANCEL_PREFIX}{id}"), None).await
 }
 
 /// What an act is to do. The queues are physical ones.
@@ -230,6 +303,7 @@ pub(crate) async fn begin_in(notes: &dyn Notes, order: BulkOrder, found: u64) ->
     let (now, acts) = (now(), acts_in(notes).await?);
     for old in acts.iter().filter(|act| act.is_forgotten(now)) {
         set_note(notes, format!("{PREFIX}{}", old.id), None).await?;
+        forget_cancel(notes, &old.id).await?;
     }
     let BulkOrder { action, rule, to, by, then, keeps } = order;
     let act = BulkAct {
@@ -245,6 +319,7 @@ pub(crate) async fn begin_in(notes: &dyn Notes, order: BulkOrder, found: u64) ->
         failed: 0,
         ended_at: None,
         error: None,
+        cancel: None,
         undo: None,
     };
     act.keep(notes).await?;
@@ -268,6 +343,7 @@ mod tests {
             failed: 0,
             ended_at: None,
             error: None,
+            cancel: None,
             is_undoable: true,
             undo: None,
         }
@@ -329,6 +405,28 @@ mod tests {
     fn an_act_of_an_earlier_version_is_read() {
         let text = r#"{"id":"a","action":"retry","rule":{"all":true},"begun_at":1000,"found":1,"done":0,"failed":0,"ended_at":null,"error":null}"#;
         let read: BulkAct = serde_json::from_str(text).unwrap();
-        assert_eq!((read.is_undoable, read.to, read.undo), (false, None, None));
+        assert_eq!((read.is_undoable, read.to, read.undo, read.cancel), (false, None, None, None));
+    }
+
+    #[tokio::test]
+    async fn what_was_cancelled_stays_cancelled_by_whoever_was_first() {
+        let (notes, at) = (crate::store::MemoryStore::default(), Timestamp::from_millis);
+        let mut begun = act(BulkAction::Purge, 7);
+        begun.keep(&notes).await.unwrap();
+        let cancel = begun.clone().begin_cancel(at(5), Some("amina".to_owned())).unwrap().clone();
+        keep_cancel(&notes, "a", &cancel).await.unwrap();
+        // Whoever carries the act out does not know of it yet, and writes how far the act is.
+        begun.done = 3;
+        begun.keep(&notes).await.unwrap();
+        let mut read = act_in(&notes, "a").await.unwrap().unwrap();
+        assert_eq!((read.done, read.cancel.as_ref()), (3, Some(&cancel)));
+        assert_eq!(acts_in(&notes).await.unwrap(), [read.clone()]);
+        assert_eq!(read.begin_cancel(at(9), None), Ok(&cancel), "it is cancelled once");
+        read.ended_at = Some(at(6));
+        read.keep(&notes).await.unwrap();
+        assert_eq!(cancel_in(&notes, "a").await, Ok(None), "it stands in the act");
+        assert_eq!(act_in(&notes, "a").await, Ok(Some(read.clone())));
+        assert!(read.begin_cancel(at(9), None).unwrap_err().contains("with 3 of 7 tasks done"));
+        assert!(read.begin_undo(at(10)).is_ok(), "what was done can be undone");
     }
 }

@@ -5,21 +5,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::act::{BulkAct, BulkAction, PREFIX};
+use super::act::{BulkAct, BulkAction, PREFIX, cancel_in};
 use crate::actors::queue::Surrendered;
 use crate::app::client::{release_handed_over, remains_of_revoked, tell_hooks_of_revoked};
 use crate::app::handle::{Celeriac, ControlError};
-use crate::broker::{BulkChange, BulkChanges, BulkPick, Delivery, KeptTask, Remains, Retried, TaskFilter};
+use crate::broker::{
+    BulkChange, BulkChanges, BulkPick, Delivery, KeptTask, Remains, Retried, TaskFilter, TaskPage,
+};
 use crate::store::Leadership;
 use crate::task::clock::now;
 use crate::task::{GetError, Message, TaskId};
 
-/// How many ids are in memory at a time.
+/// The most ids that are in memory at a time.
 const LISTED: usize = 50_000;
 /// How many revocations are on their way at a time, where a broker changes one task after the other.
 const AT_ONCE: usize = 32;
@@ -40,6 +41,16 @@ pub(super) struct BulkRun {
     /// The name of this process in the election.
     pub(super) candidate: String,
     pub(super) act: BulkAct,
+}
+
+/// How a look through what waits has ended.
+enum Look {
+    /// All was looked at, and so many tasks were meant.
+    Whole(u64),
+    /// The act is over.
+    Ended,
+    /// Another process goes on with it.
+    Elsewhere,
 }
 
 /// What could not be done in one look.
@@ -78,8 +89,9 @@ impl BulkRun {
             }
             _ => {
                 self.act.error = error.or(self.act.error.take());
-                let BulkAct { id, found, done, failed, error, .. } = &self.act;
-                tracing::info!(target: "celeriac", id, found, done, failed, ?error, "an act on many tasks is over");
+                let BulkAct { id, found, done, failed, error, cancel, .. } = &self.act;
+                let is_cancelled = cancel.is_some();
+                tracing::info!(target: "celeriac", id, found, done, failed, ?error, is_cancelled, "an act on many tasks is over");
                 self.act.ended_at = Some(now());
             }
         }
@@ -108,40 +120,30 @@ impl BulkRun {
         Ok(leads)
     }
 
-    /// Does to what waits what the act says, until nothing is left. `false`: another process goes on with it.
+    /// Whether somebody has cancelled the act.
+    async fn is_cancelled(&mut self) -> Result<bool, ControlError> {
+        self.act.cancel = cancel_in(self.celeriac.runtime().notes(), &self.act.id).await?;
+        Ok(self.act.cancel.is_some())
+    }
+
+    /// Does to what waits what the act says, until nothing is left or it is cancelled. `false`: another process goes on with it.
     async fn change(&mut self) -> Result<bool, ControlError> {
         let mut barren = 0_u32;
         loop {
-            let ids = self.waiting_ids().await?;
-            if ids.is_empty() {
-                return Ok(true);
-            }
             let (done, mut failures) = (self.act.done, Failures::default());
-            for ids in ids.chunks(NOTED) {
-                let one_by_one =
-                    self.act.action == BulkAction::Revoke && self.celeriac.bulk_changes().is_none();
-                match one_by_one {
-                    true => self.revoke_some(ids, &mut failures).await,
-                    false => self.change_some(ids.to_vec()).await?,
-                }
-                if !self.go_on().await? {
-                    return Ok(false);
-                }
-                if self.act.is_in_vain() {
-                    let BulkAct { done, found, .. } = &self.act;
-                    self.act.error = Some(format!(
-                        "it has moved {done} times, and found {found} tasks: a brake or another act moves them back; take that away, and begin anew"
-                    ));
-                    return Ok(true);
-                }
-            }
+            let look = self.look_through(&mut failures).await?;
             self.act.failed = failures.count;
+            let found = match look {
+                Look::Whole(0) | Look::Ended => return Ok(true),
+                Look::Whole(found) => found,
+                Look::Elsewhere => return Ok(false),
+            };
             // What is on its way, or could not be done, is found once more.
             barren = if self.act.done > done { 0 } else { barren + 1 };
             if barren == BARREN {
                 let why = || "they are on their way, and do not arrive".to_owned();
                 let why = failures.last.map_or_else(why, |error| error.to_string());
-                self.act.error = Some(format!("{} tasks could not be done: {why}", ids.len()));
+                self.act.error = Some(format!("{found} tasks could not be done: {why}"));
                 return Ok(true);
             }
             if barren > 0 {
@@ -150,16 +152,62 @@ impl BulkRun {
         }
     }
 
-    /// Some of the tasks that wait, those in lanes first, and the others in the order in which they stand.
-    async fn waiting_ids(&self) -> Result<Vec<TaskId>, ControlError> {
+    /// Looks through what waits once, page by page, those in lanes first and the others in the order in which they stand, and
+    /// does what is found. So each look reads every task once, however many of them are meant.
+    async fn look_through(&mut self, failures: &mut Failures) -> Result<Look, ControlError> {
+        let filter = self.filter().await?;
+        let (mut found, mut after, mut noted) = (0, None::<String>, Instant::now());
+        loop {
+            if self.is_cancelled().await? {
+                return Ok(Look::Ended);
+            }
+            let page = self.celeriac.inspector()?.page_unfinished_ids(&filter, after.as_deref(), LISTED);
+            let TaskPage { tasks: ids, next, looked_at, .. } = page.await?;
+            found += ids.len() as u64;
+            for (nth, ids) in ids.chunks(NOTED).enumerate() {
+                if nth > 0 && self.is_cancelled().await? {
+                    return Ok(Look::Ended);
+                }
+                let one_by_one =
+                    self.act.action == BulkAction::Revoke && self.celeriac.bulk_changes().is_none();
+                match one_by_one {
+                    true => self.revoke_some(ids, failures).await,
+                    false => self.change_some(ids.to_vec()).await?,
+                }
+                if !self.go_on().await? {
+                    return Ok(Look::Elsewhere);
+                }
+                noted = Instant::now();
+                if self.act.is_in_vain() {
+                    let BulkAct { done, found, .. } = &self.act;
+                    self.act.error = Some(format!(
+                        "it has moved {done} times, and found {found} tasks: a brake or another act moves them back; take that away, and begin anew"
+                    ));
+                    return Ok(Look::Ended);
+                }
+            }
+            // Who finds nothing for long is still at it.
+            if noted.elapsed() > LEASE / 3 {
+                if !self.go_on().await? {
+                    return Ok(Look::Elsewhere);
+                }
+                noted = Instant::now();
+            }
+            // A page that was cut out of a whole list says nothing of where the rest stands now: the next look finds it.
+            after = next.filter(|_| looked_at.is_some());
+            if after.is_none() {
+                return Ok(Look::Whole(found));
+            }
+        }
+    }
+
+    /// Chooses what waits and is meant.
+    async fn filter(&self) -> Result<TaskFilter, ControlError> {
         let BulkAct { rule, begun_at, to, .. } = &self.act;
         let is_meant = self.celeriac.meant_by(rule, *begun_at, to.as_deref()).await?;
-        let room = AtomicUsize::new(LISTED);
-        let take = move |left: usize| left.checked_sub(1);
-        let filter = TaskFilter::new().matching(move |message| {
-            is_meant(message) && room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-        });
-        Ok(self.celeriac.inspector()?.unfinished_ids(&filter).await?)
+        let filter =
+            rule.queue.as_deref().map_or_else(TaskFilter::new, |queue| TaskFilter::new().queue(queue));
+        Ok(filter.matching(is_meant))
     }
 
     /// Revokes these tasks one by one.
@@ -288,11 +336,14 @@ impl BulkRun {
         Ok(()) // what was taken over and is not back goes back to its queue
     }
 
-    /// Tries again what has failed. `false`: another process goes on with it.
+    /// Tries again what has failed, until it is cancelled. `false`: another process goes on with it.
     async fn retry(&mut self) -> Result<bool, ControlError> {
         let filter = self.celeriac.failed_by(&self.act.rule, self.act.begun_at)?;
         let ids = self.celeriac.keeper()?.failed_ids(&filter).await?;
         for ids in ids.chunks(NOTED) {
+            if self.is_cancelled().await? {
+                return Ok(true);
+            }
             let Retried { ids, refused } = self.celeriac.keeper()?.retry_failed(ids, None).await?;
             self.act.done += ids.len() as u64;
             self.act.failed += refused.len() as u64;

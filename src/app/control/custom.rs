@@ -30,6 +30,8 @@ const BUILT_IN: &[&str] = &[
     "active_queues",
     "add_consumer",
     "autoscale",
+    "bulk_acts",
+    "cancel_bulk",
     "cancel_consumer",
     "clock",
     "conf",
@@ -73,6 +75,7 @@ const BUILT_IN: &[&str] = &[
     "terminate",
     "time_limit",
     "unblock",
+    "undo_bulk",
     "why",
 ];
 

@@ -8,6 +8,7 @@
 
 mod active_queues;
 mod arguments;
+mod bulk;
 mod conf;
 mod consumers;
 mod custom;
@@ -33,6 +34,8 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use super::handle::CeleriacInner;
+#[cfg(unix)]
+use super::local_control::LocalSocket;
 use super::shutdown::ShutdownSignal;
 use crate::broker::ControlRequest;
 use crate::catalogue::QueueRow;
@@ -71,6 +74,9 @@ pub(super) struct ControlState {
     pub(super) shutdown: ShutdownSignal,
     /// The commands that the program has added.
     pub(super) commands: ProgramCommands,
+    /// The socket in the directory of the store; empty if there is none.
+    #[cfg(unix)]
+    pub(super) local: Mutex<Option<LocalSocket>>,
 }
 
 impl Default for ControlState {
@@ -84,6 +90,8 @@ impl Default for ControlState {
             added_workers: AddedWorkers::default(),
             shutdown: ShutdownSignal::default(),
             commands: ProgramCommands::default(),
+            #[cfg(unix)]
+            local: Mutex::default(),
         }
     }
 }
@@ -168,6 +176,9 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "lanes" => lanes::lanes(command).await,
         "lane" => lanes::lane(command).await,
         "unblock" => lanes::unblock(command).await,
+        "bulk_acts" => bulk::acts(command).await,
+        "cancel_bulk" => bulk::cancel(command).await,
+        "undo_bulk" => bulk::undo(command).await,
         "set_concurrency" => lanes::set_concurrency(command).await,
         _ => return command.state().commands.obey(method, command.arguments.all()).await,
     })

@@ -3,41 +3,46 @@
 //!
 //! Events have a channel of their own on the connection that publishes; they are neither confirmed nor mandatory nor
 //! kept. Nothing waits for them: tasks drop them into the runtime's funnel, and one task on the broker's thread takes
-//! them out. It also has the timer of the heartbeats, so that a worker whose event loops are blocked shows up as alive.
-//! While RabbitMQ is away or blocks publishers, heartbeats are left out, and the events of tasks wait, up to a limit;
-//! beyond that the oldest are dropped and counted.
+//! them out, many at a time: the first event makes it set its clock to a moment later, and it is woken before that only
+//! if a whole message of them has come. It also has the timer of the heartbeats, so that a worker whose event loops are
+//! blocked shows up as alive. While RabbitMQ is away or blocks publishers, heartbeats are left out, and the events of
+//! tasks wait, up to a limit; beyond that the oldest are dropped and counted.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::future::maybe_done;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use super::event_batches::{EventBatches, EventMessage};
 use super::link::LinkState;
 use super::post::Aim;
 use super::topology::{broken, short};
 use super::{AmqpInner, clock, outgoing};
 use crate::broker::{Activity, BrokerError, BrokerListener};
-use crate::protocol::WireMessage;
 use crate::protocol::control::Request;
-use crate::protocol::events::{self, EventOrigin, Vitals, WorkerEvent};
+use crate::protocol::events::{self, EventOrigin, TaskEventWriter, Vitals, WorkerEvent};
 use crate::task::clock::now;
 use crate::task::{EventGroup, EventStream, TaskEvent};
 
 /// The time between two heartbeats, [`events::FREQ`].
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// So many events of tasks go into one message, as with Celery.
-const BATCH: usize = 24;
+/// So many events of tasks are published at once: those of some seventy tasks, and about a message full.
+const BATCH: usize = 200;
 /// An event of a task waits this long for others that go with it.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
+/// So many messages are handed to the connection before it has written the first one.
+const AT_ONCE: usize = 64;
 /// So many events of tasks wait for RabbitMQ.
 const MOST: usize = 10_000;
 /// How long RabbitMQ may take for one step.
@@ -148,25 +153,21 @@ impl EventsHandle {
     }
 }
 
-/// An event that waits to be published.
-struct WaitingEvent {
-    /// The routing key of an event that has a message to itself. The others go together, as Celery's do.
-    alone: Option<String>,
-    hostname: Option<String>,
-    body: String,
-}
-
 /// Publishes the events of this process.
 struct EventPublisher {
     shared: Arc<AmqpInner>,
     listener: Arc<dyn BrokerListener>,
     stream: Option<EventStream>,
     missed: u64,
+    /// Events that have just been taken out of the stream. It is empty between two times, and keeps its room.
+    taken: VecDeque<TaskEvent>,
+    batches: EventBatches,
+    /// The node that tells of this program's calls: Celery's `gen<pid>@<host>`.
+    caller: Arc<str>,
     channel: Option<Channel>,
     /// The name under which this worker is online on this channel.
     online_as: String,
-    waiting: VecDeque<WaitingEvent>,
-    /// When what waits is sent, if nothing else comes.
+    /// When what has come is published, if it is not a whole batch before.
     flush_at: Option<Instant>,
     refused_at: Option<Instant>,
 }
@@ -180,9 +181,11 @@ pub(super) async fn attend(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListe
         listener,
         stream: None,
         missed: 0,
+        taken: VecDeque::new(),
+        batches: EventBatches::new(MOST),
+        caller: format!("gen{}@{}", std::process::id(), super::node::host()).into(),
         channel: None,
         online_as: String::new(),
-        waiting: VecDeque::new(),
         flush_at: None,
         refused_at: None,
     };
@@ -194,8 +197,8 @@ pub(super) async fn attend(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListe
     let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let ready = publisher.is_ready();
-        let flush_at = publisher.flush_at.filter(|_| ready);
+        let flush_at = publisher.flush_at;
+        let enough = if flush_at.is_some() { BATCH } else { 1 };
         tokio::select! {
             biased;
             command = commands.recv() => match command {
@@ -213,25 +216,25 @@ pub(super) async fn attend(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListe
                 None => return,
             },
             changed = link.changed() => match changed {
-                Ok(()) => publisher.connect().await,
+                Ok(()) => {
+                    publisher.connect().await;
+                    publisher.flush().await;
+                }
                 Err(_) => return,
             },
             _ = heartbeat.tick() => publisher.beat().await,
             () = tokio::time::sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
                 publisher.flush().await;
             }
-            event = next(&mut publisher.stream) => match event {
-                Some(event) => publisher.take(&event),
-                None => publisher.stream = None,
-            },
+            () = filled(&mut publisher.stream, enough) => publisher.notice().await,
         }
     }
 }
 
-/// The next event, if events are listened to.
-async fn next(stream: &mut Option<EventStream>) -> Option<TaskEvent> {
+/// Waits for so many events, or the end of the stream, if events are listened to.
+async fn filled(stream: &mut Option<EventStream>, enough: usize) {
     match stream {
-        Some(stream) => stream.next().await,
+        Some(stream) => stream.filled(enough).await,
         None => std::future::pending().await,
     }
 }
@@ -239,7 +242,7 @@ async fn next(stream: &mut Option<EventStream>) -> Option<TaskEvent> {
 impl EventPublisher {
     /// Listens to what is to be published from now on.
     fn listen(&mut self) {
-        self.drain();
+        self.gather();
         let mut groups = vec![EventGroup::Custom];
         if self.shared.events.enabled.load(Ordering::Acquire) {
             groups.push(EventGroup::Run);
@@ -251,40 +254,61 @@ impl EventPublisher {
         self.missed = 0;
     }
 
-    /// Takes all that has happened so far.
-    fn drain(&mut self) {
-        while let Some(Some(event)) = self.stream.as_mut().and_then(|stream| stream.next().now_or_never()) {
-            self.take(&event);
+    /// Events have come, or the stream has ended: the first event waits for others, and a whole batch is published.
+    async fn notice(&mut self) {
+        let has_ended = self.stream.as_ref().is_some_and(EventStream::has_ended);
+        if has_ended || self.flush_at.is_some() {
+            self.flush().await;
+        } else {
+            self.flush_at = Some(Instant::now() + BATCH_WAIT);
+        }
+        if has_ended {
+            self.stream = None;
         }
     }
 
-    /// The origin of what this worker says.
-    fn origin(&self) -> EventOrigin {
-        EventOrigin { hostname: self.shared.node().to_string(), pid: std::process::id() }
-    }
-
-    /// Writes an event of a task; it is published soon.
-    fn take(&mut self, event: &TaskEvent) {
-        let group = event.kind.group();
-        let mut origin = self.origin();
-        let mut hostname = None;
-        if group == EventGroup::Sent {
-            origin.hostname = format!("gen{}@{}", std::process::id(), super::node::host());
-            hostname = Some(origin.hostname.clone());
-        }
-        let body = Value::Object(events::of_task(event, &origin, clock::tick())).to_string();
-        let alone = (group != EventGroup::Run).then(|| events::routing_key(event.kind.name()));
-        if self.waiting.len() >= MOST {
-            self.waiting.pop_front();
-            self.lose(1);
-        }
-        self.waiting.push_back(WaitingEvent { alone, hostname, body });
-        let missed = self.stream.as_ref().map_or(0, EventStream::missed);
+    /// Takes and writes all that has happened so far; it is published soon.
+    fn gather(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let mut taken = std::mem::take(&mut self.taken);
+        stream.take_all(&mut taken);
+        let missed = stream.missed();
         let before = std::mem::replace(&mut self.missed, missed);
-        self.lose(missed.saturating_sub(before));
-        let soon = Instant::now();
-        let soon = if self.waiting.len() < BATCH { soon + BATCH_WAIT } else { soon };
-        self.flush_at = Some(self.flush_at.map_or(soon, |at| at.min(soon)));
+        let mut lost = missed.saturating_sub(before);
+        if !taken.is_empty() {
+            self.flush_at.get_or_insert_with(|| Instant::now() + BATCH_WAIT);
+            lost += self.write(&mut taken);
+        }
+        self.taken = taken;
+        self.lose(lost);
+    }
+
+    /// Writes events, and returns how many were dropped.
+    fn write(&mut self, taken: &mut VecDeque<TaskEvent>) -> u64 {
+        let node = self.shared.node();
+        let own = TaskEventWriter::new(&origin(&node));
+        // Most programs tell of no calls, so the writer for them is made for the first one.
+        let mut callers: Option<TaskEventWriter> = None;
+        let mut lost = 0;
+        for event in taken.drain(..) {
+            let group = event.kind.group();
+            let (hostname, writer) = if group == EventGroup::Sent {
+                let caller = &self.caller;
+                (caller, &*callers.get_or_insert_with(|| TaskEventWriter::new(&origin(caller))))
+            } else {
+                (&node, &own)
+            };
+            let text = |out: &mut Vec<u8>| writer.write(&event, clock::tick(), out);
+            lost += if group == EventGroup::Run {
+                self.batches.add(hostname, text)
+            } else {
+                match short(&events::routing_key(event.kind.name())) {
+                    Ok(key) => self.batches.add_alone(key, hostname, text),
+                    Err(_) => 1, // no message can have such a key
+                }
+            };
+        }
+        lost
     }
 
     /// Counts events that were dropped. It is logged for the first one, and then less and less often.
@@ -301,7 +325,7 @@ impl EventPublisher {
 
     /// Whether events can be published now.
     fn is_ready(&self) -> bool {
-        let is_blocked = || match &*self.shared.publishing.watch().borrow() {
+        let is_blocked = || match &*self.shared.publishing.now() {
             LinkState::Up(up) => up.blocked.is_some(),
             LinkState::Down(_) => true,
         };
@@ -317,7 +341,7 @@ impl EventPublisher {
         if self.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
             return;
         }
-        let up = match &*self.shared.publishing.watch().borrow() {
+        let up = match &*self.shared.publishing.now() {
             LinkState::Up(up) if up.blocked.is_none() => up.clone(),
             _ => return,
         };
@@ -372,71 +396,94 @@ impl EventPublisher {
 
     /// Publishes an event of this worker; it is not kept for later.
     async fn tell(&mut self, event: WorkerEvent) {
-        let fields = events::of_worker(&event, &self.origin(), clock::tick(), now());
-        self.publish_worker(fields).await;
+        let node = self.shared.node();
+        self.publish_worker(&node, events::of_worker(&event, &origin(&node), clock::tick(), now())).await;
     }
 
     async fn acknowledge(&mut self, id: &Value) {
-        let fields = events::elect_ack(id, &self.origin(), clock::tick(), now());
-        self.publish_worker(fields).await;
+        let node = self.shared.node();
+        self.publish_worker(&node, events::elect_ack(id, &origin(&node), clock::tick(), now())).await;
     }
 
-    async fn publish_worker(&mut self, fields: Map<String, Value>) {
-        if self.is_ready() {
-            let key = events::routing_key(fields.get("type").and_then(Value::as_str).unwrap_or_default());
-            let wire = events::encode(Value::Object(fields).to_string(), &self.shared.node());
-            self.publish(&key, wire).await;
+    async fn publish_worker(&mut self, node: &str, fields: Map<String, Value>) {
+        let key = events::routing_key(fields.get("type").and_then(Value::as_str).unwrap_or_default());
+        let Ok(key) = short(&key) else { return };
+        let body = Value::Object(fields).to_string();
+        if self.is_ready()
+            && let Some(channel) = &self.channel
+        {
+            let message = EventMessage { key: &key, hostname: node, body: body.as_bytes() };
+            let published = publish_all(channel, &self.shared.options.event_exchange, vec![message]).await;
+            if published == 0 {
+                self.channel = None;
+            }
         }
     }
 
-    /// Publishes what waits.
+    /// Publishes all that has happened so far.
     async fn flush(&mut self) {
         self.flush_at = None;
-        while let Some(first) = self.waiting.front() {
-            let node = self.shared.node();
-            let (count, key, wire) = match &first.alone {
-                Some(key) => {
-                    let hostname = first.hostname.as_deref().unwrap_or(&node);
-                    (1, key.clone(), events::encode(first.body.clone(), hostname))
-                }
-                None => {
-                    let together =
-                        || self.waiting.iter().take(BATCH).take_while(|event| event.alone.is_none());
-                    let bodies = together().map(|event| event.body.as_str());
-                    (together().count(), events::MULTI.to_owned(), events::encode_all(bodies, &node))
-                }
-            };
-            if !self.is_ready() || !self.publish(&key, wire).await {
-                // Sent when there is a channel again.
-                self.flush_at = Some(Instant::now());
-                return;
+        self.gather();
+        while !self.batches.is_empty() && self.is_ready() {
+            let Some(channel) = &self.channel else { return };
+            let messages: Vec<_> = self.batches.first(AT_ONCE).collect();
+            let count = messages.len();
+            let published = publish_all(channel, &self.shared.options.event_exchange, messages).await;
+            self.batches.remove(published);
+            if published < count {
+                // The rest is sent when there is a channel again.
+                self.channel = None;
             }
-            self.waiting.drain(..count);
         }
-    }
-
-    /// Publishes a message to whoever listens. `false`: it could not be sent.
-    async fn publish(&mut self, key: &str, wire: WireMessage) -> bool {
-        let (Some(channel), Ok(key)) = (&self.channel, short(key)) else { return false };
-        let Ok(exchange) = short(&self.shared.options.event_exchange) else { return false };
-        let post = outgoing::post(exchange, key, wire, Aim::Anybody);
-        let options = BasicPublishOptions::default();
-        let sent = channel.basic_publish(post.exchange, post.key, options, &post.body, post.properties);
-        let sent = async { sent.await?.await };
-        match timeout(PATIENCE, sent).await {
-            Ok(Ok(_)) => return true,
-            Ok(Err(error)) => tracing::debug!(%error, "an event could not be published"),
-            Err(_) => tracing::debug!("an event was not taken in time"),
-        }
-        self.channel = None;
-        false
     }
 
     /// Publishes what has happened, and that the worker goes.
     async fn end(&mut self) {
-        self.drain();
         self.flush().await;
         self.tell(WorkerEvent::Offline(self.vitals())).await;
+    }
+}
+
+/// The origin of what this node says.
+fn origin(node: &str) -> EventOrigin {
+    EventOrigin { hostname: node.to_owned(), pid: std::process::id() }
+}
+
+/// Publishes messages to whoever listens, in their order, and returns how many of the first ones were sent. All are handed to
+/// the connection before the first one is written, so it is woken once for all of them.
+async fn publish_all(channel: &Channel, exchange: &str, messages: Vec<EventMessage<'_>>) -> usize {
+    let Ok(exchange) = short(exchange) else { return 0 };
+    let mut sending = Vec::with_capacity(messages.len());
+    for message in messages {
+        sending.push(Box::pin(maybe_done(publish(channel, exchange.clone(), message))));
+    }
+    let all_sent = poll_fn(|cx| {
+        let mut all_sent = true;
+        for one in &mut sending {
+            all_sent &= one.as_mut().poll(cx).is_ready();
+        }
+        if all_sent { Poll::Ready(()) } else { Poll::Pending }
+    });
+    if timeout(PATIENCE, all_sent).await.is_err() {
+        tracing::debug!("an event was not taken in time");
+    }
+    let outcomes = sending.iter_mut().map(|one| one.as_mut().take_output());
+    outcomes.take_while(|sent| *sent == Some(true)).count()
+}
+
+/// Publishes one message. `false`: it could not be sent.
+async fn publish(channel: &Channel, exchange: ShortString, message: EventMessage<'_>) -> bool {
+    let envelope = events::envelope(message.hostname);
+    let post = outgoing::post(exchange, message.key.clone(), envelope, Aim::Anybody);
+    let options = BasicPublishOptions::default();
+    let sent = channel.basic_publish(post.exchange, post.key, options, message.body, post.properties);
+    let sent = async { sent.await?.await };
+    match sent.await {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::debug!(%error, "an event could not be published");
+            false
+        }
     }
 }
 

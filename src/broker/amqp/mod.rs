@@ -24,6 +24,7 @@ mod consumer;
 mod dead_letters;
 mod delay;
 mod elections;
+mod event_batches;
 mod events;
 mod failed;
 mod fleet_events;

@@ -137,6 +137,19 @@ pub async fn unfinished_tasks_are_listed<S: BrokerUnderTest>() {
     assert!(list(all().queue("other"), 10).await.is_empty());
     let ids = inspect(&broker).unfinished_ids(&all().ids(["q-1", "q-3", "q-9"])).await.expect("ids");
     same(ids.iter().map(TaskId::to_string).collect(), names("q", [1, 3]), false);
+    for (filter, limit) in [(all(), 1), (all(), 3), (all().queue("q"), 10), (all().queue("other"), 2)] {
+        let (mut found, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = inspect(&broker).page_unfinished_ids(&filter, after.as_deref(), limit);
+            let page = page.await.expect("a page of ids");
+            assert!(page.tasks.len() <= limit, "{} ids on a page of {limit}", page.tasks.len());
+            found.extend(page.tasks);
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        assert_eq!(found, inspect(&broker).unfinished_ids(&filter).await.expect("ids"), "in the same order");
+    }
+    assert!(inspect(&broker).page_unfinished_ids(&all(), Some("nowhere"), 1).await.is_err());
 
     // Page by page they are the same, and none comes twice.
     let pages = async |filter: TaskFilter, standings: &[Standing], limit: usize| {

@@ -154,6 +154,15 @@ impl Inspect for EmbeddedBroker {
         Ok(ids)
     }
 
+    async fn page_unfinished_ids(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        self.page_of_ids(filter, after, limit).await
+    }
+
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         if self.inner.volatile.find(id).await?.is_some() {
             return self.inner.volatile.remove(id, record).await;

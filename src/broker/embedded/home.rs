@@ -29,8 +29,9 @@ const MAKING_FILE: &str = "making";
 const MAKING: &str = "celeriac store, being made\n";
 
 /// What a store keeps in its directory. `downloads` is Soil's.
-const OWN: [&str; 16] = [
+const OWN: [&str; 17] = [
     "lock",
+    "control.sock",
     "layout",
     "layout.new",
     "making",

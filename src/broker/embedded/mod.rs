@@ -82,7 +82,7 @@ use tokio::sync::oneshot;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
     DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker,
-    QueueCounts, Results, Sink, TenantBacklog, UniqueWindows, limits,
+    Publishing, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
 use crate::store::chord::LARGEST_CHORD;
@@ -246,6 +246,30 @@ impl EmbeddedBroker {
         answer.await.unwrap_or(Err(BrokerError::Closed))
     }
 
+    /// Encodes a message and hands it over to the store's thread, which answers when the message is on disk. What waits in
+    /// memory is taken at once.
+    ///
+    /// # Errors
+    /// The message was not handed over.
+    fn hand_over(&self, message: Arc<Message>, unique: bool) -> Result<Publishing<'static>, BrokerError> {
+        limits::check(&message)?;
+        if is_volatile(&message) {
+            if unique && self.is_on_disk(&message.id)? {
+                return Err(BrokerError::DuplicateId(message.id.clone()));
+            }
+            return Ok(Publishing::answered(self.inner.volatile.publish_now(message, unique)));
+        }
+        if unique && self.inner.volatile.knows(&message.id)? {
+            return Err(BrokerError::DuplicateId(message.id.clone()));
+        }
+        let row = rows::encode_message(&message)?;
+        let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
+        let (reply, answer) = oneshot::channel();
+        let publish = EngineCommand::Publish { message, row, unique, reply };
+        self.inner.requests.send(publish).map_err(|_| BrokerError::Closed)?;
+        Ok(Publishing::asked(receipt, answer))
+    }
+
     /// Takes all of these messages in one commit, or none. `beside`: the group of a chord that gets one more
     /// member.
     async fn publish_together(
@@ -261,7 +285,7 @@ impl EmbeddedBroker {
             if unique && self.inner.volatile.knows(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
-            let row = rows::encode(&message)?;
+            let row = rows::encode_message(&message)?;
             rows.push((Arc::new(message), row));
         }
         self.ask(|reply| EngineCommand::PublishAll { messages: rows, sizes, beside, unique, reply })
@@ -403,24 +427,11 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        limits::check(&message)?;
-        if is_volatile(&message) {
-            if unique && self.is_on_disk(&message.id)? {
-                return Err(BrokerError::DuplicateId(message.id));
-            }
-            return self.inner.volatile.publish_now(message, unique);
-        }
-        if unique && self.inner.volatile.knows(&message.id)? {
-            return Err(BrokerError::DuplicateId(message.id));
-        }
-        let row = rows::encode(&message)?;
-        let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
-        let message = Arc::new(message);
-        let joined = self.ask(|reply| EngineCommand::Publish { message, row, unique, reply }).await?;
-        Ok(match joined {
-            Some(id) => receipt.joining(id),
-            None => receipt,
-        })
+        self.begin_publish(Arc::new(message), unique).await
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+        self.hand_over(message, unique).unwrap_or_else(|error| Publishing::answered(Err(error)))
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

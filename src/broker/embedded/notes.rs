@@ -91,7 +91,7 @@ impl EmbeddedBroker {
             return match self.note_with(vec![change], None, None).await? {
                 CasOutcome::Outdated => Ok(CasOutcome::Outdated),
                 CasOutcome::Changed | CasOutcome::Taken(_) => {
-                    match self.inner.volatile.publish_now(message, true) {
+                    match self.inner.volatile.publish_now(Arc::new(message), true) {
                         Ok(receipt) => Ok(CasOutcome::Taken(receipt)),
                         Err(BrokerError::DuplicateId(_)) => Ok(CasOutcome::Changed),
                         Err(error) => Err(error),

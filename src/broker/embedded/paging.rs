@@ -27,8 +27,8 @@ use crate::broker::{
     BrokerError, FailedTask, FailedTasks, Inspect, Standing, TaskFilter, TaskPage, UnfinishedTask,
 };
 use crate::core::Timestamp;
-use crate::task::Message;
 use crate::task::clock::now;
+use crate::task::{Message, TaskId};
 
 /// The most rows that one page looks at.
 const MOST_ROWS: u64 = 10_000;
@@ -76,18 +76,7 @@ impl EmbeddedBroker {
                 return Err(unknown_place(after.unwrap_or_default()));
             }
             UnfinishedMark::Memory(after) => (TaskPage::empty(), after),
-            mark => {
-                let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
-                let look = UnfinishedLook {
-                    filter: filter.clone(),
-                    standings: standings.to_vec(),
-                    held,
-                    now: now(),
-                    limit,
-                };
-                let page = self.on_disk(move |tables| look.page(tables, mark)).await?;
-                (page, None)
-            }
+            mark => (self.page_on_disk(filter.clone(), standings, mark, limit).await?, None),
         };
         if page.next.is_some() {
             return Ok(page);
@@ -104,6 +93,56 @@ impl EmbeddedBroker {
         page.by_index = page.by_index.or(rest.by_index);
         page.next = more.map(|after| UnfinishedMark::Memory(after).written());
         Ok(page)
+    }
+
+    /// A page of ids in three parts: those in lanes on disk, the others on disk, and those in memory. The place in the list begins
+    /// with the number of the part.
+    pub(super) async fn page_of_ids(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        let unknown = || unknown_place(after.unwrap_or_default());
+        let (part, place) = match after {
+            None => ("1", ""),
+            Some(text) => text.split_at_checked(1).ok_or_else(unknown)?,
+        };
+        let place = Some(place).filter(|place| !place.is_empty());
+        let standings: &[Standing] = match part {
+            "1" => &[Standing::InLine],
+            "2" => &[Standing::Ready, Standing::Scheduled, Standing::Delivered],
+            "3" => {
+                let page = self.inner.volatile.page_unfinished_ids(filter, place, limit).await?;
+                return Ok(TaskPage { next: page.next.map(|next| format!("3{next}")), ..page });
+            }
+            _ => return Err(unknown()),
+        };
+        let mark = match UnfinishedMark::read(place)? {
+            UnfinishedMark::Index(_) | UnfinishedMark::Memory(_) => return Err(unknown()),
+            mark => mark,
+        };
+        let page = self.page_on_disk(filter.clone().scanning(), standings, mark, limit).await?;
+        let next = match page.next {
+            Some(next) => format!("{part}{next}"),
+            None if part == "1" => "2".to_owned(),
+            None => "3".to_owned(),
+        };
+        let tasks = page.tasks.into_iter().map(|task| task.message.id).collect();
+        Ok(TaskPage { tasks, next: Some(next), looked_at: page.looked_at, ..TaskPage::empty() })
+    }
+
+    /// A page of the tasks on disk that are not over, behind this mark.
+    async fn page_on_disk(
+        &self,
+        filter: TaskFilter,
+        standings: &[Standing],
+        mark: UnfinishedMark,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
+        let look = UnfinishedLook { filter, standings: standings.to_vec(), held, now: now(), limit };
+        self.on_disk(move |tables| look.page(tables, mark)).await
     }
 
     /// Whether there are tasks in memory only that are not over.
@@ -341,7 +380,7 @@ impl UnfinishedLook {
 
 /// The numbers of the queues that have rows in the table `messages`: of all, or of the one of this name. It reads one row of
 /// each queue.
-fn queues(tables: &Tables, wanted: Option<&str>) -> Vec<u16> {
+pub(super) fn queues(tables: &Tables, wanted: Option<&str>) -> Vec<u16> {
     let (mut found, mut from) = (Vec::new(), 0_u16);
     loop {
         let start = from.to_be_bytes();

@@ -2,6 +2,7 @@
 //!
 //! Rows are encoded with `postcard`, behind a version byte.
 
+use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use uuid::fmt::Hyphenated;
 
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{Message, TaskId, TaskResult};
 
 /// The bytes of a scheduled row's key.
 const SCHEDULED_KEY: usize = 2 + 1 + 8 + 8;
@@ -106,14 +107,56 @@ pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
 }
 
 fn encode_as<T: Serialize>(version: u8, row: &T) -> Result<Vec<u8>, BrokerError> {
-    let mut bytes = Vec::with_capacity(384);
+    encode_with_room(version, row, 384)
+}
+
+/// Encodes the row of a message into a buffer that has room for all of it, whatever the length of its texts.
+pub(super) fn encode_message(message: &Message) -> Result<Vec<u8>, BrokerError> {
+    encode_with_room(VERSION, message, room_for(message))
+}
+
+/// About how many bytes the row of a message takes, and rather more than less. Headers and a workflow may take more yet.
+fn room_for(message: &Message) -> usize {
+    /// The numbers, and the lengths of the texts.
+    const REST: usize = 128;
+    const HEADER: usize = 64;
+    const WORKFLOW: usize = 256;
+    let Message { id, task, queue, arguments, headers, workflow, .. } = message;
+    let texts = id.as_str().len() + task.len() + queue.len() + arguments.len();
+    let workflow = if workflow.is_some() { WORKFLOW } else { 0 };
+    REST + texts + HEADER * headers.0.len() + workflow
+}
+
+fn encode_with_room<T: Serialize>(version: u8, row: &T, room: usize) -> Result<Vec<u8>, BrokerError> {
+    let mut bytes = Vec::with_capacity(room);
     bytes.push(version);
-    postcard::to_extend(row, bytes).map_err(|e| {
+    postcard::serialize_with_flavor(row, RowBytes(bytes)).map_err(|e| {
         BrokerError::io_because(
             format!("a row of type {} cannot be encoded: {e}", std::any::type_name::<T>()),
             e,
         )
     })
+}
+
+/// The bytes of a row so far. Texts are copied into it as a whole; `postcard::to_extend` copies them byte by byte.
+struct RowBytes(Vec<u8>);
+
+impl Flavor for RowBytes {
+    type Output = Vec<u8>;
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.push(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// Decodes a row of this version.
@@ -158,7 +201,7 @@ impl TaskRow {
     pub(super) fn over(result: &TaskResult) -> Result<Vec<u8>, BrokerError> {
         let mut row = Vec::with_capacity(256);
         row.extend_from_slice(&[OVER, VERSION]);
-        postcard::to_extend(result, row)
+        postcard::serialize_with_flavor(result, RowBytes(row))
             .map_err(|e| BrokerError::io_because(format!("a result cannot be encoded: {e}"), e))
     }
 
@@ -199,8 +242,11 @@ impl StoredQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::ready_key::{ReadyKey, is_ready};
     use super::*;
+    use crate::task::{Arguments, TaskOptions};
 
     #[test]
     fn scheduled_rows_lie_between_the_classes_of_ready_ones() {
@@ -243,6 +289,22 @@ mod tests {
             assert_eq!(&key[1..], other.as_bytes(), "only the usual spelling is packed");
             assert_ne!(key, packed);
         }
+    }
+
+    #[test]
+    fn the_row_of_a_message_is_made_in_one_buffer() {
+        let arguments = Arguments { args: format!("[{:?}]", "x".repeat(5_000)), kwargs: String::new() };
+        let options = TaskOptions { time_limit: Some(Duration::MAX), ..TaskOptions::default() };
+        let now = Timestamp::from_millis(1_796_040_000_000);
+        let mut message = Message::new(TaskId::new(), "app.import", arguments, "slow", options, now);
+        message.eta = Some(now);
+        message.headers.0.insert("celeriac_tenant".to_owned(), "acme".into());
+        let row = encode_message(&message).unwrap();
+        assert!(row.len() <= room_for(&message), "{} of {}", row.len(), room_for(&message));
+        assert_eq!(row, encode(&message).unwrap(), "the room changes nothing in the row");
+        assert_eq!(decode::<Message>(&row).unwrap(), message);
+        let written = postcard::to_extend(&message, vec![VERSION]).unwrap();
+        assert_eq!(row, written, "rows of an earlier program are as these");
     }
 
     #[test]

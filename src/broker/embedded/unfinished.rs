@@ -1,13 +1,22 @@
-//! All tasks of the store that are not over, for operators: to find those of a name, and to empty a queue.
+//! All tasks of the store that are not over, for operators: to find those of a name, to count those of a rule, and to empty a
+//! queue.
+//!
+//! A look through all of them is made on a thread of its own, from one view of each table, so that it counts exactly however
+//! long it takes. It gives way to others every [`SLICE`], and ends when nobody waits for it any more. One for a queue reads the
+//! rows of that queue and of lanes only.
 
 use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::EmbeddedBroker;
 use super::argument_index;
 use super::command::EngineCommand;
 use super::engine::Engine;
 use super::lanes::{self, LaneBatch};
-use super::ready_key::{ReadyKey, is_ready};
+use super::paging::queues;
+use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
 use super::rows::{TaskRow, decode, task_key};
 use super::tables::{TableName, Tables, Writes};
 use crate::broker::{BrokerError, QueueCounts, Remains, Removal, Standing, TaskFilter, UnfinishedTask};
@@ -17,8 +26,16 @@ use crate::task::{Message, TaskId};
 /// A range of keys of a table: the table, the first key, and the end.
 type KeyRange = (TableName, &'static [u8], Bound<&'static [u8]>);
 
+/// A range of keys as above, of which the keys are made.
+type OwnKeyRange = (TableName, Vec<u8>, Bound<Vec<u8>>);
+
 /// The most tasks that one commit takes out.
 const STEP: usize = 1024;
+/// For so long a look through all reads, before it rests.
+const SLICE: Duration = Duration::from_millis(50);
+const REST: Duration = Duration::from_millis(5);
+/// After so many rows it looks at the clock.
+const ROWS: u32 = 256;
 /// Where the rows of tasks that are not over lie. Those in lanes come first: who takes them out in this order lets none of them
 /// into its lane.
 const RANGES: [KeyRange; 2] = [
@@ -34,10 +51,23 @@ impl EmbeddedBroker {
     /// # Errors
     /// The store is closed.
     pub fn unfinished(&self, wanted: impl Fn(&Message) -> bool) -> Result<Vec<TaskId>, BrokerError> {
+        self.look_through(None, wanted, || true)
+    }
+
+    /// The tasks of a queue, or of all, that `wanted` chooses. Before each row `goes_on` says whether the look goes on.
+    fn look_through(
+        &self,
+        queue: Option<&str>,
+        wanted: impl Fn(&Message) -> bool,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<Vec<TaskId>, BrokerError> {
         let tables = self.inner.shared.tables.read().as_ref().map_err(Clone::clone)?.clone();
         let mut ids = Vec::new();
-        for (table, start, end) in RANGES {
-            for (_, value) in tables.readable(table, start, end) {
+        for (table, start, end) in ranges(&tables, queue) {
+            for (_, value) in tables.readable(table, &start, end.as_ref().map(Vec::as_slice)) {
+                if !goes_on() {
+                    return Ok(ids);
+                }
                 if let Ok(message) = decode::<Message>(&value)
                     && wanted(&message)
                 {
@@ -83,8 +113,13 @@ impl EmbeddedBroker {
         filter: TaskFilter,
     ) -> Result<Vec<TaskId>, BrokerError> {
         self.ask(|reply| EngineCommand::Queues { reply }).await?;
-        let (store, now) = (self.clone(), now());
-        blocking::unblock(move || store.unfinished(|message| filter.takes_unfinished(message, now))).await
+        let (store, now, stop) = (self.clone(), now(), StopOnDrop::default());
+        let mut pace = Pace { stop: Arc::clone(&stop.0), since: Instant::now(), rows: 0 };
+        let look = move || {
+            let wanted = |message: &Message| filter.takes_unfinished(message, now);
+            store.look_through(filter.named_queue(), wanted, || pace.goes_on())
+        };
+        blocking::unblock(look).await
     }
 
     /// Deletes the tasks of a queue that wait on disk, and says how many they were. No record is left of them, and
@@ -118,6 +153,54 @@ impl EmbeddedBroker {
         let counts = self.ask(|reply| EngineCommand::Counts { queue, reply }).await?;
         let QueueCounts { ready, scheduled, in_line, .. } = counts;
         Ok(Some(ready + scheduled + in_line))
+    }
+}
+
+/// Where the rows of tasks of a queue that are not over lie, or of all: in the order of [`RANGES`].
+fn ranges(tables: &Tables, queue: Option<&str>) -> Vec<OwnKeyRange> {
+    let own = |(table, start, end): KeyRange| (table, start.to_vec(), end.map(<[u8]>::to_vec));
+    let [in_lanes, in_queues] = RANGES.map(own);
+    if queue.is_none() {
+        return vec![in_lanes, in_queues];
+    }
+    let of_queue = |number: u16| {
+        let (start, end) = (line_bounds(number, None).0, tenants_bounds(number).1);
+        (TableName::Messages, start, Bound::Excluded(end.to_vec()))
+    };
+    std::iter::once(in_lanes).chain(queues(tables, queue).into_iter().map(of_queue)).collect()
+}
+
+/// Ends a look when whoever waits for it goes away.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How a long look gives way to others.
+struct Pace {
+    stop: Arc<AtomicBool>,
+    /// When it has rested.
+    since: Instant,
+    rows: u32,
+}
+
+impl Pace {
+    /// Says before a row whether the look goes on, and rests when its time is over. The caller is on a thread of its own.
+    fn goes_on(&mut self) -> bool {
+        self.rows += 1;
+        if self.rows < ROWS {
+            return true;
+        }
+        self.rows = 0;
+        if self.since.elapsed() >= SLICE {
+            std::thread::sleep(REST);
+            self.since = Instant::now();
+        }
+        !self.stop.load(Ordering::Relaxed)
     }
 }
 

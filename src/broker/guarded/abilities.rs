@@ -156,6 +156,16 @@ impl Inspect for GuardedBroker {
         caught("unfinished_ids", async { self.own_inspect()?.unfinished_ids(filter).await }).await
     }
 
+    async fn page_unfinished_ids(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        let page = async { self.own_inspect()?.page_unfinished_ids(filter, after, limit).await };
+        caught("page_unfinished_ids", page).await
+    }
+
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         caught("remove", async { self.own_inspect()?.remove(id, record).await }).await
     }

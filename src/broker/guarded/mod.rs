@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink,
+    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Lanes, Publishing, QueueCounts, Results, Sink,
     TenantBacklog, UniqueWindows,
 };
 use crate::task::panic::{self, Fixed};
@@ -95,7 +95,15 @@ impl Broker for GuardedBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        caught("publish", async { self.given.publish(message, unique).await }).await
+        self.begin_publish(Arc::new(message), unique).await
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+        let given = &*self.given;
+        match panic::tried("broker", "publish", move || given.begin_publish(message, unique)) {
+            Ok(publishing) => publishing.wrapped(|work| caught("publish", work)),
+            Err(text) => Publishing::answered(Err(BrokerError::Panicked(text))),
+        }
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

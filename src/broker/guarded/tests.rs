@@ -33,7 +33,7 @@ fn functions<'a>(source: &'a str, of: &str) -> Vec<&'a str> {
 fn each_function_of_a_broker_is_forwarded() {
     let own = [include_str!("mod.rs"), include_str!("abilities.rs"), include_str!("settlement.rs")].concat();
     for (source, of, least) in [
-        (include_str!("../mod.rs"), "Broker", 23),
+        (include_str!("../mod.rs"), "Broker", 24),
         (include_str!("../mod.rs"), "Consumer", 1),
         (include_str!("../delivery.rs"), "Settler", 4),
         (include_str!("../results.rs"), "Results", 2),
@@ -81,6 +81,12 @@ impl Broker for Broken {
     async fn publish(&self, _: Message, _: bool) -> Result<Receipt, BrokerError> {
         tokio::task::yield_now().await;
         panic!("publish")
+    }
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+        if message.queue == "begun" {
+            panic!("publish")
+        }
+        self.publish(Arc::unwrap_or_clone(message), unique).into()
     }
     async fn publish_all(&self, _: Vec<Message>, _: bool) -> Result<(), BrokerError> {
         panic!("publish_all")
@@ -216,6 +222,14 @@ impl Inspect for Broken {
     }
     async fn unfinished_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         panic!("unfinished_ids")
+    }
+    async fn page_unfinished_ids(
+        &self,
+        _: &TaskFilter,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        panic!("page_unfinished_ids")
     }
     async fn remove(&self, _: &TaskId, _: RecordFn) -> Result<Removal, BrokerError> {
         panic!("remove")
@@ -403,11 +417,14 @@ async fn a_panic_is_an_error() {
         expires_at: None,
     });
     let wait = Duration::ZERO;
+    // This one panics before it has a future.
+    let begun = Arc::new(Message { queue: "begun".to_owned(), ..message() });
     for _ in 0..2 {
         let said = [
             ("declare", broker.declare("q").await.err()),
             ("queues", broker.queues().await.err()),
             ("publish", broker.publish(message(), true).await.err()),
+            ("publish", broker.begin_publish(Arc::clone(&begun), true).await.err()),
             ("publish_all", broker.publish_all(vec![message()], true).await.err()),
             ("consume", broker.consume("q", 1, Arc::clone(&sink)).err()),
             ("counts", broker.counts("q").await.err()),
@@ -430,6 +447,7 @@ async fn a_panic_is_an_error() {
             ("list_unfinished", inspect.list_unfinished(&all, 1).await.err()),
             ("page_unfinished", inspect.page_unfinished(&all, &[], None, 1).await.err()),
             ("unfinished_ids", inspect.unfinished_ids(&all).await.err()),
+            ("page_unfinished_ids", inspect.page_unfinished_ids(&all, None, 1).await.err()),
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),
             ("oldest_ready", broker.backlog().unwrap().oldest_ready("q").await.err()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::entries::Entry;
 use super::{MemoryBroker, MemorySpot};
 use crate::broker::{
     BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
@@ -39,7 +40,8 @@ impl Results for MemoryBroker {
 #[async_trait]
 impl Lanes for MemoryBroker {
     async fn lane(&self, name: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
-        Ok(self.shared.lock()?.lanes.facts(name))
+        let state = self.shared.lock()?;
+        Ok(state.lanes.facts(name, &state.entries))
     }
 
     async fn busy_lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
@@ -47,8 +49,9 @@ impl Lanes for MemoryBroker {
     }
 
     async fn steer_lane(&self, name: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
-        let moved = self.shared.lock()?.steer_lane(name, lever);
-        self.shared.hand_over("");
+        let mut state = self.shared.lock()?;
+        let moved = state.steer_lane(name, lever);
+        self.shared.hand_over_stirred(state);
         Ok(moved)
     }
 }
@@ -82,11 +85,13 @@ impl MemoryBroker {
     /// The tasks that the filter chooses, in the order of their enqueue. The broker is not locked while the filter looks.
     fn unfinished(&self, filter: &TaskFilter) -> Result<Vec<(Arc<Message>, MemorySpot)>, BrokerError> {
         let state = self.shared.lock()?;
+        let task = |entry: &Entry| (Arc::clone(&entry.message), entry.spot);
         let mut tasks: Vec<_> = match filter.indexed() {
             Some(argument) => {
-                state.arguments.find(argument).filter_map(|id| state.ids.get(id)).cloned().collect()
+                let found = state.arguments.find(argument).filter_map(|id| state.entries.find(id));
+                found.map(|(_, entry)| task(entry)).collect()
             }
-            None => state.ids.values().cloned().collect(),
+            None => state.entries.known().map(task).collect(),
         };
         drop(state);
         let now = now();
@@ -100,19 +105,22 @@ impl MemoryBroker {
 impl Inspect for MemoryBroker {
     async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
         let state = self.shared.lock()?;
-        Ok(state.ids.get(id).map(|(message, spot)| match spot {
-            MemorySpot::Delivered => MessageLocation::Delivered { queue: message.queue.clone() },
+        Ok(state.entries.find(id).map(|(_, entry)| match entry.spot {
+            MemorySpot::Delivered => MessageLocation::Delivered { queue: entry.message.queue.clone() },
             MemorySpot::Ready(_) | MemorySpot::Scheduled(_) | MemorySpot::InLine(_) => {
-                MessageLocation::Waiting(Box::new(Message::clone(message)))
+                MessageLocation::Waiting(Box::new(Message::clone(&entry.message)))
             }
         }))
     }
 
     async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         let state = self.shared.lock()?;
-        let Some((message, MemorySpot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
-        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
-        Ok(Some((line.unsettled.len() + line.ready.before(rank, message, limit)).min(limit)))
+        let Some((_, entry)) = state.entries.find(id) else { return Ok(None) };
+        let (MemorySpot::Ready(rank), Some(line)) = (entry.spot, state.queues.get(entry.queue)) else {
+            return Ok(None);
+        };
+        let before = line.ready.before(rank, &entry.message, limit);
+        Ok(Some(line.unsettled.len().saturating_add(before).min(limit)))
     }
 
     async fn list_unfinished(
@@ -152,32 +160,28 @@ impl Inspect for MemoryBroker {
         tasks.sort_by_key(|(_, spot)| match spot {
             MemorySpot::InLine(ticket) => (0, *ticket),
             MemorySpot::Delivered => (1, 0),
-            MemorySpot::Ready((_, sequence)) | MemorySpot::Scheduled((_, sequence)) => (2, *sequence),
+            MemorySpot::Ready(rank) => (2, rank.sequence()),
+            MemorySpot::Scheduled((_, sequence)) => (2, *sequence),
         });
         Ok(tasks.into_iter().map(|(message, _)| message.id.clone()).collect())
     }
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         let mut state = self.shared.lock()?;
-        let Some((message, spot)) = state.ids.get(id).cloned() else { return Ok(Removal::Unknown) };
-        let line = state.line(&message.queue);
-        match spot {
-            MemorySpot::Delivered => return Ok(Removal::Delivered { queue: message.queue.clone() }),
-            MemorySpot::Ready(rank) => drop(line.ready.remove(&rank, &message)),
-            MemorySpot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
-            MemorySpot::InLine(ticket) => state.leave_line(&message, ticket),
+        let Some((at, entry)) = state.entries.find(id) else { return Ok(Removal::Unknown) };
+        let queue = entry.queue;
+        if let MemorySpot::Delivered = entry.spot {
+            return Ok(Removal::Delivered { queue: entry.message.queue.clone() });
         }
-        state.forget(id);
+        let Some(message) = state.withdraw(at) else { return Ok(Removal::Unknown) };
         state.leave_lane(&message, None);
         state.windows.release(&message);
         let Remains { record, follow_ups } = record(&message);
         if let Some(record) = record {
             self.shared.store.insert(record);
         }
-        let queues = self.shared.follow(&mut state, follow_ups.map(|follow_ups| *follow_ups));
-        drop(state);
-        self.shared.hand_over(&message.queue);
-        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        self.shared.follow(&mut state, follow_ups.map(|follow_ups| *follow_ups));
+        self.shared.hand_over(state, queue);
         Ok(Removal::Removed)
     }
 }
@@ -185,15 +189,17 @@ impl Inspect for MemoryBroker {
 #[async_trait]
 impl TenantBacklog for MemoryBroker {
     async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
-        let tenants = self.shared.lock()?.queues.get(queue).map(|line| line.ready.tenants());
+        let tenants = self.shared.lock()?.queues.named(queue).map(|line| line.ready.tenants());
         Ok(tenants.unwrap_or_default().cut(limit))
     }
 
     async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         let state = self.shared.lock()?;
-        let Some((message, MemorySpot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
-        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
-        Ok(Some(line.ready.line_before(rank, message, limit)))
+        let Some((_, entry)) = state.entries.find(id) else { return Ok(None) };
+        let (MemorySpot::Ready(rank), Some(line)) = (entry.spot, state.queues.get(entry.queue)) else {
+            return Ok(None);
+        };
+        Ok(Some(line.ready.line_before(rank, &entry.message, limit)))
     }
 }
 

@@ -12,33 +12,33 @@ use crate::task::clock::now;
 #[async_trait]
 impl Backlog for MemoryBroker {
     async fn oldest_ready(&self, queue: &str) -> Result<Option<Timestamp>, BrokerError> {
-        Ok(self.shared.lock()?.queues.get(queue).and_then(|line| line.ready.oldest()))
+        let state = self.shared.lock()?;
+        Ok(state.queues.named(queue).and_then(|line| line.ready.oldest(&state.entries)))
     }
 
     async fn hasten(&self, queue: &str, from: AgendaPlace, limit: usize) -> Result<Hastened, BrokerError> {
         let mut hastened = Hastened::default();
         let mut state = self.shared.lock()?;
         let now = now();
-        let Some(line) = state.queues.get_mut(queue) else { return Ok(hastened) };
+        let Some(queue) = state.queues.index_of(queue) else { return Ok(hastened) };
+        let Some(line) = state.queues.get(queue) else { return Ok(hastened) };
         let mut early = Vec::new();
-        for (looked, (place, message)) in line.scheduled.range(from..).enumerate() {
+        for (looked, (place, at)) in line.scheduled.range(from..).enumerate() {
             if looked == limit.max(1) {
                 hastened.next = Some(*place);
                 break;
             }
-            early.extend(message.hastened(now).map(|message| (*place, message)));
+            let message = state.entries.get(*at).and_then(|entry| entry.message.hastened(now));
+            early.extend(message.map(|message| (*at, message)));
         }
         hastened.made_due = early.len();
-        for (place, _) in &early {
-            line.scheduled.remove(place);
-        }
-        for (_, message) in early {
+        for (at, message) in early {
+            state.withdraw(at);
             state.next_seq += 1;
             let place = (now, state.next_seq);
-            state.put(Arc::new(message), MemorySpot::Scheduled(place));
+            state.put(Arc::new(message), queue, MemorySpot::Scheduled(place));
         }
-        drop(state);
-        self.shared.hand_over(queue);
+        self.shared.hand_over(state, queue);
         Ok(hastened)
     }
 }

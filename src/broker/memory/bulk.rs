@@ -1,11 +1,13 @@
 //! Changes of many waiting tasks in memory, each under the lock, and what undoes them.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::entries::EntryIndex;
+use super::queue::QueueIndex;
+use super::rank::Rank;
 use super::{MemoryBroker, MemoryInner, MemorySpot, MemoryState};
 use crate::broker::bulk::{RunMarks, in_queue, is_ended_so, number, waiting_again};
 use crate::broker::{
@@ -37,9 +39,8 @@ impl KeptChanges {
     fn keep(&mut self, act: Option<&str>, message: &Message, spot: MemorySpot, was: Was) {
         let Some(act) = act else { return };
         let nth = match spot {
-            MemorySpot::Ready((_, sequence)) | MemorySpot::Scheduled((_, sequence)) => {
-                number(false, sequence)
-            }
+            MemorySpot::Ready(rank) => number(false, rank.sequence()),
+            MemorySpot::Scheduled((_, sequence)) => number(false, sequence),
             MemorySpot::InLine(ticket) => number(true, ticket),
             MemorySpot::Delivered => return, // a delivered task has the spot to which it would go back
         };
@@ -63,6 +64,7 @@ impl KeptChanges {
 
 /// A task that waits, or that the caller has.
 struct WaitingMessage {
+    at: EntryIndex,
     message: Arc<Message>,
     /// Where the task stands, or where it would go back to.
     spot: MemorySpot,
@@ -103,6 +105,9 @@ impl BulkChanges for MemoryBroker {
         }
         let mut queues = BTreeSet::new();
         for waiting in found {
+            if !state.is_there(&waiting) {
+                continue; // the end of another one has changed it
+            }
             let message = Arc::clone(&waiting.message);
             match change {
                 BulkChange::Move { to } if *to == message.queue => continue,
@@ -110,19 +115,17 @@ impl BulkChanges for MemoryBroker {
                     let (from, runs) = (message.queue.clone(), RunMarks::of(&message));
                     let was = Was::Moved { from, to: to.clone(), runs };
                     state.kept.keep(act, &message, waiting.spot, was);
-                    state.move_to(&waiting, Arc::new(in_queue(&message, to)), None);
-                    queues.insert(to.clone());
+                    queues.insert(state.move_to(&waiting, Arc::new(in_queue(&message, to)), None));
                 }
                 BulkChange::End { remains } => {
-                    queues.extend(self.shared.end_waiting(&mut state, act, &waiting, remains));
+                    self.shared.end_waiting(&mut state, act, &waiting, remains);
                 }
             }
-            queues.insert(message.queue.clone());
+            queues.insert(state.queue(&message.queue));
             outcome.done.push(message);
         }
         self.shared.ring(&mut state, &queues);
-        drop(state);
-        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        self.shared.hand_over_stirred(state);
         Ok(outcome)
     }
 
@@ -156,8 +159,7 @@ impl BulkChanges for MemoryBroker {
             state.kept.take(act, kept.nth);
         }
         self.shared.ring(&mut state, &queues);
-        drop(state);
-        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        self.shared.hand_over_stirred(state);
         Ok(outcome)
     }
 
@@ -170,45 +172,43 @@ impl BulkChanges for MemoryBroker {
 /// What came of the undo of one task.
 enum Undone {
     /// It is back; these queues have changed.
-    Back([String; 2]),
+    Back([QueueIndex; 2]),
     Busy,
     Left,
 }
 
 impl MemoryInner {
-    /// Has the timer look at these queues, which may have got what is due earlier.
-    fn ring(self: &Arc<Self>, state: &mut MemoryState, queues: &BTreeSet<String>) {
-        let is_scheduled = |queue: &String| state.queues.get(queue).is_some_and(|q| !q.scheduled.is_empty());
+    /// Stirs these queues, and has the timer look at them, which may have got what is due earlier.
+    fn ring(self: &Arc<Self>, state: &mut MemoryState, queues: &BTreeSet<QueueIndex>) {
+        queues.iter().for_each(|queue| state.stir(*queue));
+        let is_scheduled =
+            |queue: &QueueIndex| state.queues.get(*queue).is_some_and(|q| !q.scheduled.is_empty());
         if queues.iter().any(is_scheduled) {
             self.wake_timer(state);
         }
         self.watch_deadlines(state);
     }
 
-    /// Ends a task. Returns the queues that have got something from that.
+    /// Ends a task. The queues that have got something from that are stirred.
     fn end_waiting(
         self: &Arc<Self>,
         state: &mut MemoryState,
         act: Option<&str>,
         waiting: &WaitingMessage,
         remains: &RemainsFn,
-    ) -> Vec<String> {
+    ) {
         let WaitingMessage { message, spot, .. } = waiting;
         let Remains { record, follow_ups } = remains(message);
         if follow_ups.is_none() {
             state.kept.keep(act, message, *spot, Was::Ended(Arc::clone(message)));
         }
-        match spot {
-            MemorySpot::InLine(ticket) => state.leave_line(message, *ticket),
-            _ => state.take_out(waiting),
-        }
-        state.forget(&message.id);
+        state.take_out(waiting);
         state.leave_lane(message, None);
         state.windows.release(message);
         if let Some(record) = record {
             self.store.insert(record);
         }
-        self.follow(state, follow_ups.map(|follow_ups| *follow_ups))
+        self.follow(state, follow_ups.map(|follow_ups| *follow_ups));
     }
 
     fn undo_one(
@@ -222,20 +222,20 @@ impl MemoryInner {
                 Sought::Busy => Undone::Busy,
                 Sought::Here(now) if now.message.queue == to && RunMarks::of(&now.message) == runs => {
                     let message = Arc::new(in_queue(&now.message, &from));
-                    state.move_to(&now, message, Some(spot));
-                    Undone::Back([from, to])
+                    let back = state.move_to(&now, message, Some(spot));
+                    Undone::Back([back, state.queue(&to)])
                 }
                 Sought::Here(_) | Sought::Gone => Undone::Left,
             },
             Was::Ended(message) => {
-                let is_there = state.ids.contains_key(&id);
+                let is_there = state.entries.knows(&id);
                 let is_over = is_ended_so(self.store.record(&id).as_ref());
                 if is_there || !is_over || state.windows.holder(&message).is_some() {
                     return Undone::Left;
                 }
                 self.store.remove(&id);
                 let message = Arc::new(waiting_again(Message::clone(&message)));
-                let queue = message.queue.clone();
+                let queue = state.queue(&message.queue);
                 state.windows.acquire(&message);
                 let due = match spot {
                     MemorySpot::Scheduled((due, _)) => Some(due),
@@ -244,11 +244,11 @@ impl MemoryInner {
                 let is_let_in = message.serial.as_ref().is_none_or(|serial| serial.refusal.is_some());
                 if due.is_some() || is_let_in {
                     let spot = state.spot_of(&message, due, Some(spot));
-                    state.put(message, spot);
+                    state.put(message, queue, spot);
                 } else {
-                    state.enter(message, false);
+                    state.enter(message, queue, false);
                 }
-                Undone::Back([queue.clone(), queue])
+                Undone::Back([queue, queue])
             }
         }
     }
@@ -257,55 +257,71 @@ impl MemoryInner {
 impl MemoryState {
     /// Finds a task that waits, or that is delivered under this tag.
     fn seek(&self, id: &TaskId, tag: Option<u64>) -> Sought {
-        let Some((message, spot)) = self.ids.get(id) else { return Sought::Gone };
-        let message = Arc::clone(message);
-        match spot {
+        let Some((at, entry)) = self.entries.find(id) else { return Sought::Gone };
+        let message = Arc::clone(&entry.message);
+        match entry.spot {
             MemorySpot::Delivered => {
-                let unsettled = self.queues.get(&message.queue).map(|line| &line.unsettled);
+                let unsettled = self.queues.get(entry.queue).map(|line| &line.unsettled);
                 let held = unsettled.zip(tag).and_then(|(unsettled, tag)| unsettled.get(&tag));
-                match held.filter(|(_, held)| held.id == *id) {
+                match held.filter(|(_, held)| *held == at) {
                     Some((rank, _)) => {
-                        Sought::Here(WaitingMessage { message, spot: MemorySpot::Ready(*rank), tag })
+                        Sought::Here(WaitingMessage { at, message, spot: MemorySpot::Ready(*rank), tag })
                     }
                     None => Sought::Busy,
                 }
             }
-            spot => Sought::Here(WaitingMessage { message, spot: *spot, tag: None }),
+            spot => Sought::Here(WaitingMessage { at, message, spot, tag: None }),
         }
     }
 
-    /// Takes a task that is not in a lane's line out of its place, or ends its delivery.
-    fn take_out(&mut self, WaitingMessage { message, spot, tag }: &WaitingMessage) {
-        let line = self.line(&message.queue);
-        match (tag, spot) {
-            (Some(tag), _) => {
-                if let Some((_, held)) = line.unsettled.remove(tag) {
-                    line.ready.ended(&held);
-                }
-            }
-            (None, MemorySpot::Ready(rank)) => drop(line.ready.remove(rank, message)),
-            (None, MemorySpot::Scheduled(appointment)) => drop(line.scheduled.remove(appointment)),
-            (None, MemorySpot::InLine(_) | MemorySpot::Delivered) => {}
-        }
+    /// Whether a task is still as it was found.
+    fn is_there(&self, waiting: &WaitingMessage) -> bool {
+        self.entries.get(waiting.at).is_some_and(|entry| Arc::ptr_eq(&entry.message, &waiting.message))
     }
 
-    /// Has a task wait in the queue that `moved` names: at its old spot there, if it has one, or at the end.
-    fn move_to(&mut self, waiting: &WaitingMessage, moved: Arc<Message>, old: Option<MemorySpot>) {
+    /// Takes a task out of its place, or ends its delivery, and forgets it.
+    fn take_out(&mut self, WaitingMessage { at, message, tag, .. }: &WaitingMessage) {
+        let Some(tag) = tag else {
+            self.withdraw(*at);
+            return;
+        };
+        let queue = self.entries.get(*at).map(|entry| entry.queue);
+        if let Some(line) = queue.and_then(|queue| self.queues.get_mut(queue))
+            && line.unsettled.remove(tag).is_some()
+        {
+            line.ready.ended(message);
+        }
+        self.forget(*at);
+    }
+
+    /// Has a task wait in the queue that `moved` names, whose number is the answer: at its old spot there, if it has one,
+    /// or at the end.
+    fn move_to(
+        &mut self,
+        waiting: &WaitingMessage,
+        moved: Arc<Message>,
+        old: Option<MemorySpot>,
+    ) -> QueueIndex {
+        let queue = self.queue(&moved.queue);
         let due = match waiting.spot {
-            MemorySpot::InLine(ticket) => return self.move_in_line(&waiting.message, ticket, moved),
+            MemorySpot::InLine(ticket) => {
+                self.move_in_line(waiting.at, ticket, moved);
+                return queue;
+            }
             MemorySpot::Scheduled((due, _)) => Some(due),
             MemorySpot::Ready(_) | MemorySpot::Delivered => None,
         };
         self.take_out(waiting);
         let spot = self.spot_of(&moved, due, old);
-        self.put(moved, spot);
+        self.put(moved, queue, spot);
+        queue
     }
 
     /// The spot of a task that is due then: its old one, if it stood there in the same way, or the last one.
     fn spot_of(&mut self, message: &Message, due: Option<Timestamp>, old: Option<MemorySpot>) -> MemorySpot {
         let sequence = match (old, due) {
-            (Some(MemorySpot::Ready((_, sequence))), None)
-            | (Some(MemorySpot::Scheduled((_, sequence))), Some(_)) => sequence,
+            (Some(MemorySpot::Ready(rank)), None) => rank.sequence(),
+            (Some(MemorySpot::Scheduled((_, sequence))), Some(_)) => sequence,
             _ => {
                 self.next_seq += 1;
                 self.next_seq
@@ -313,7 +329,7 @@ impl MemoryState {
         };
         match due {
             Some(due) => MemorySpot::Scheduled((due, sequence)),
-            None => MemorySpot::Ready((Reverse(message.priority), sequence)),
+            None => MemorySpot::Ready(Rank::new(message.priority, sequence)),
         }
     }
 }

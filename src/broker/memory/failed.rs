@@ -130,14 +130,13 @@ impl MemoryBroker {
     /// Puts a failed task back as this message, unless a task of its id waits or runs. Says whether it is back.
     fn put_back(&self, message: Message) -> Result<bool, BrokerError> {
         let mut state = self.shared.lock()?;
-        if state.ids.contains_key(&message.id) || !state.take_failed(&message.id) {
+        if state.entries.knows(&message.id) || !state.take_failed(&message.id) {
             return Ok(false);
         }
-        let queue = message.queue.clone();
+        let queue = state.queue(&message.queue);
         self.shared.store.remove(&message.id);
-        self.shared.arrive(&mut state, Arc::new(message), None, false);
-        drop(state);
-        self.shared.hand_over(&queue);
+        self.shared.arrive(&mut state, Arc::new(message), queue, None, false);
+        self.shared.hand_over(state, queue);
         Ok(true)
     }
 }

@@ -8,27 +8,23 @@ use crate::broker::FollowUps;
 use crate::broker::delivery::call_then;
 
 impl MemoryInner {
-    /// Does what follows from an end, and from the ends that follow from it. Answers with the queues that got
-    /// messages.
-    pub(super) fn follow(
-        self: &Arc<Self>,
-        state: &mut MemoryState,
-        follow_ups: Option<FollowUps>,
-    ) -> Vec<String> {
-        let mut queues = Vec::new();
-        let mut follow_ups = VecDeque::from_iter(follow_ups);
+    /// Does what follows from an end, and from the ends that follow from it. The queues that got messages are stirred.
+    pub(super) fn follow(self: &Arc<Self>, state: &mut MemoryState, follow_ups: Option<FollowUps>) {
+        let Some(follow_ups) = follow_ups else { return };
+        let mut follow_ups = VecDeque::from([follow_ups]);
         while let Some(FollowUps { messages, records, sizes, chords }) = follow_ups.pop_front() {
             sizes.iter().for_each(|chord| self.store.open(&chord.group, chord.size));
             for record in records {
-                if !state.ids.contains_key(&record.id) {
+                if !state.entries.knows(&record.id) {
                     self.store.insert(record);
                 }
             }
             for message in messages {
                 if !self.is_taken(state, &message.id) {
-                    queues.push(message.queue.clone());
+                    let queue = state.queue(&message.queue);
+                    state.stir(queue);
                     let due = message.eta;
-                    self.arrive(state, Arc::new(message), due, false);
+                    self.arrive(state, Arc::new(message), queue, due, false);
                 }
             }
             for chord in chords {
@@ -39,8 +35,5 @@ impl MemoryInner {
                 }
             }
         }
-        queues.sort_unstable();
-        queues.dedup();
-        queues
     }
 }

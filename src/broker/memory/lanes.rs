@@ -1,9 +1,11 @@
 //! The lanes of the broker in memory: each lane that is not idle, with its line.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::entries::{Entries, EntryIndex};
+use super::queue::QueueIndex;
+use super::rank::Rank;
 use super::{MemorySpot, MemoryState};
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
 use crate::core::Timestamp;
@@ -23,7 +25,8 @@ pub(super) struct MemoryLanes {
 
 struct WaitingEntry {
     lane: Lane<TaskId>,
-    line: BTreeMap<u64, Arc<Message>>,
+    /// The runs that wait, by ticket.
+    line: BTreeMap<u64, EntryIndex>,
 }
 
 impl MemoryLanes {
@@ -42,9 +45,10 @@ impl MemoryLanes {
         self.deadlines.first().map(|(at, ..)| *at)
     }
 
-    pub(super) fn facts(&self, name: &LaneName) -> Option<LaneFacts> {
+    pub(super) fn facts(&self, name: &LaneName, entries: &Entries) -> Option<LaneFacts> {
         let kept = self.lanes.get(name)?;
-        let next = kept.line.values().take(SHOWN).map(|message| Waiting::of(message)).collect();
+        let next = kept.line.values().take(SHOWN).filter_map(|at| entries.get(*at));
+        let next = next.map(|entry| Waiting::of(&entry.message)).collect();
         Some(LaneFacts::of(name.clone(), &kept.lane, next))
     }
 
@@ -55,12 +59,12 @@ impl MemoryLanes {
 }
 
 impl MemoryState {
-    /// Takes in a message whose time has come: it becomes ready, or passes its lane first. If it is `new`, its
-    /// task's policy for a busy lane applies; otherwise it was promised to wait. Answers with the task that it
+    /// Takes in a message whose time has come to its queue: it becomes ready, or passes its lane first. If it is `new`,
+    /// its task's policy for a busy lane applies; otherwise it was promised to wait. Answers with the task that it
     /// joins, if it is left out.
-    pub(super) fn enter(&mut self, message: Arc<Message>, new: bool) -> Option<TaskId> {
+    pub(super) fn enter(&mut self, message: Arc<Message>, queue: QueueIndex, new: bool) -> Option<TaskId> {
         let (Some(serial), Some(name)) = (&message.serial, message.lane()) else {
-            self.line_up(message);
+            self.line_up(message, queue);
             return None;
         };
         let newcomer = match serial.newcomer {
@@ -70,44 +74,56 @@ impl MemoryState {
         let kept = self.lanes.open(name);
         let entry = kept.lane.arrive(&message.id, serial.concurrency, newcomer, now());
         match entry {
-            Admission::Enter => self.line_up(message),
-            Admission::Refuse => self.refuse(&message, Refusal::CouldNotAcquireLock),
-            Admission::Skip => return kept.line.last_key_value().map(|(_, last)| last.id.clone()),
+            Admission::Enter => self.line_up(message, queue),
+            Admission::Refuse => self.refuse(&message, queue, Refusal::CouldNotAcquireLock),
+            Admission::Skip => {
+                let (_, last) = kept.line.last_key_value()?;
+                return self.entries.get(*last).map(|last| last.message.id.clone());
+            }
             Admission::Wait { .. } | Admission::Replace => {
                 let replaced = if entry == Admission::Replace { kept.line.pop_last() } else { None };
                 self.next_seq += 1;
-                let ticket = self.next_seq;
-                kept.line.insert(ticket, Arc::clone(&message));
+                let (ticket, name) = (self.next_seq, name.clone());
                 if let Admission::Wait { until: Some(until) } = entry {
                     self.lanes.deadlines.insert((until, ticket, name.clone()));
                     self.lanes.has_new_deadline = true;
                 }
                 if let Some((_, old)) = replaced {
-                    self.no_longer_in_line(&old);
-                    self.refuse(&old, Refusal::Replaced { by: message.id.clone() });
+                    self.refuse_waiting(old, Refusal::Replaced { by: message.id.clone() });
                 }
-                self.put(message, MemorySpot::InLine(ticket));
+                let at = self.put(message, queue, MemorySpot::InLine(ticket));
+                self.lanes.open(&name).line.insert(ticket, at);
             }
         }
         None
     }
 
-    fn line_up(&mut self, message: Arc<Message>) {
+    fn line_up(&mut self, message: Arc<Message>, queue: QueueIndex) {
         self.next_seq += 1;
-        let rank = (Reverse(message.priority), self.next_seq);
-        self.put(message, MemorySpot::Ready(rank));
+        let rank = Rank::new(message.priority, self.next_seq);
+        self.put(message, queue, MemorySpot::Ready(rank));
     }
 
     /// Sends a message on with its refusal; the consumer of its queue tells the task that its lane did not take
     /// it.
-    fn refuse(&mut self, message: &Message, refusal: Refusal) {
-        self.stirred.push(message.queue.clone());
-        self.line_up(Arc::new(lane::refused(message.clone(), refusal)));
+    fn refuse(&mut self, message: &Message, queue: QueueIndex, refusal: Refusal) {
+        self.stir(queue);
+        self.line_up(Arc::new(lane::refused(message.clone(), refusal)), queue);
     }
 
-    fn no_longer_in_line(&mut self, message: &Message) {
-        let line = self.line(&message.queue);
-        line.in_line = line.in_line.saturating_sub(1);
+    /// As [`refuse`](Self::refuse), for a run that is not in its lane's line any more.
+    fn refuse_waiting(&mut self, at: EntryIndex, refusal: Refusal) {
+        let Some(queue) = self.entries.get(at).map(|entry| entry.queue) else { return };
+        self.no_longer_in_line(queue);
+        if let Some(message) = self.forget(at) {
+            self.refuse(&message, queue, refusal);
+        }
+    }
+
+    fn no_longer_in_line(&mut self, queue: QueueIndex) {
+        if let Some(line) = self.queues.get_mut(queue) {
+            line.in_line = line.in_line.saturating_sub(1);
+        }
     }
 
     /// Takes a run out of its lane that has ended. If it held the lane, the next one is let in.
@@ -118,27 +134,32 @@ impl MemoryState {
         }
     }
 
-    /// Takes a waiting run out of the line.
-    pub(super) fn leave_line(&mut self, message: &Message, ticket: u64) {
-        let Some(name) = message.lane() else { return };
+    /// Takes a waiting run out of the line of its lane.
+    pub(super) fn leave_line(&mut self, at: EntryIndex, ticket: u64) {
+        let Some(entry) = self.entries.get(at) else { return };
+        let Some(name) = entry.message.lane() else { return };
         if let Some(kept) = self.lanes.lanes.get_mut(name)
             && kept.line.remove(&ticket).is_some()
         {
             kept.lane.leave();
-            self.no_longer_in_line(message);
             self.lanes.forget_idle(name);
+            let queue = entry.queue;
+            self.no_longer_in_line(queue);
         }
     }
 
-    /// Has a task that waits in its lane's line wait there for another queue.
-    pub(super) fn move_in_line(&mut self, old: &Message, ticket: u64, moved: Arc<Message>) {
-        let Some(name) = old.lane() else { return };
-        let kept = self.lanes.lanes.get_mut(name);
-        if let Some(place) = kept.and_then(|kept| kept.line.get_mut(&ticket)) {
-            *place = Arc::clone(&moved);
-            self.no_longer_in_line(old);
-            self.put(moved, MemorySpot::InLine(ticket));
+    /// Has a task that waits in its lane's line wait there for another queue, as this message.
+    pub(super) fn move_in_line(&mut self, at: EntryIndex, ticket: u64, moved: Arc<Message>) {
+        let Some(entry) = self.entries.get(at) else { return };
+        let (Some(name), from) = (entry.message.lane().cloned(), entry.queue) else { return };
+        if !self.lanes.lanes.get(&name).is_some_and(|kept| kept.line.contains_key(&ticket)) {
+            return;
         }
+        self.no_longer_in_line(from);
+        self.forget(at);
+        let to = self.queue(&moved.queue);
+        let at = self.put(moved, to, MemorySpot::InLine(ticket));
+        self.lanes.open(&name).line.insert(ticket, at);
     }
 
     pub(super) fn steer_lane(&mut self, name: &LaneName, lever: LaneLever) -> bool {
@@ -150,17 +171,18 @@ impl MemoryState {
     /// Lets waiting runs in as long as there is room, and forgets a lane that is idle.
     fn let_in(&mut self, name: &LaneName) {
         while let Some(kept) = self.lanes.lanes.get_mut(name).filter(|kept| kept.lane.has_room()) {
-            match kept.line.pop_first() {
-                Some((ticket, message)) => {
-                    let now = now();
-                    kept.lane.let_in(&message.id, ticket, now);
-                    let message = Arc::new(lane::let_in(Message::clone(&message), now));
-                    self.no_longer_in_line(&message);
-                    self.stirred.push(message.queue.clone());
-                    self.line_up(message);
-                }
-                None => kept.lane.nobody_waits(),
-            }
+            let Some((ticket, at)) = kept.line.pop_first() else {
+                kept.lane.nobody_waits();
+                continue;
+            };
+            let Some(waiting) = self.entries.get(at) else { continue };
+            let (now, queue) = (now(), waiting.queue);
+            kept.lane.let_in(&waiting.message.id, ticket, now);
+            let message = Arc::new(lane::let_in(Message::clone(&waiting.message), now));
+            self.forget(at);
+            self.no_longer_in_line(queue);
+            self.stir(queue);
+            self.line_up(message, queue);
         }
         self.lanes.forget_idle(name);
     }
@@ -170,10 +192,12 @@ impl MemoryState {
         while self.lanes.next_deadline().is_some_and(|at| at <= now)
             && let Some((_, ticket, name)) = self.lanes.deadlines.pop_first()
         {
-            let message = self.lanes.lanes.get(&name).and_then(|kept| kept.line.get(&ticket)).cloned();
-            if let Some(message) = message {
-                self.leave_line(&message, ticket);
-                self.refuse(&message, Refusal::CouldNotAcquireLock);
+            let at = self.lanes.lanes.get(&name).and_then(|kept| kept.line.get(&ticket)).copied();
+            let Some(queue) = at.and_then(|at| self.entries.get(at)).map(|entry| entry.queue) else {
+                continue;
+            };
+            if let Some(message) = at.and_then(|at| self.withdraw(at)) {
+                self.refuse(&message, queue, Refusal::CouldNotAcquireLock);
             }
         }
     }

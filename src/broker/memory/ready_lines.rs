@@ -2,11 +2,11 @@
 //!
 //! Within a line messages go by priority and then by arrival. [`FairLines`] says which line gives the next message.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::Rank;
+use super::entries::{Entries, EntryIndex};
+use super::rank::Rank;
+use super::ready_line::ReadyLine;
 use crate::broker::{QueueTenants, TenantCounts};
 use crate::core::Timestamp;
 use crate::core::fair_lines::FairLines;
@@ -15,7 +15,10 @@ use crate::task::Message;
 /// The messages that are ready, and how many of each line are delivered. The line without a tenant has the empty name.
 #[derive(Default)]
 pub(super) struct ReadyLines {
-    lines: BTreeMap<String, BTreeMap<Rank, Arc<Message>>>,
+    /// The messages without a tenant. A queue without tenants has no other line, and finds this one without a search.
+    plain: ReadyLine,
+    /// The messages of each tenant that has any.
+    tenants: BTreeMap<String, ReadyLine>,
     fair: FairLines<String>,
     len: usize,
 }
@@ -31,63 +34,70 @@ impl ReadyLines {
         self.len
     }
 
-    pub(super) fn insert(&mut self, rank: Rank, message: Arc<Message>) {
-        let name = line_of(&message).to_owned();
-        self.fair.set_giving(&name, true);
-        if self.lines.entry(name).or_default().insert(rank, message).is_none() {
-            self.len += 1;
-        }
-    }
-
-    /// Takes a message out.
-    pub(super) fn remove(&mut self, rank: &Rank, message: &Message) -> Option<Arc<Message>> {
+    /// Takes a message in: this one, which is in this entry.
+    pub(super) fn insert(&mut self, rank: Rank, at: EntryIndex, message: &Message) {
         let name = line_of(message);
-        let line = self.lines.get_mut(name)?;
-        let removed = line.remove(rank)?;
-        self.len -= 1;
-        if line.is_empty() {
-            self.fair.set_giving(&name.to_owned(), false);
-            // The line without a tenant stays: a queue without tenants uses it again and again.
-            if !name.is_empty() {
-                self.lines.remove(name);
-            }
+        if !name.is_empty() && !self.tenants.contains_key(name) {
+            self.tenants.insert(name.to_owned(), ReadyLine::default());
         }
-        Some(removed)
+        let Some(line) = self.line_mut(name) else { return };
+        let is_first = line.is_empty();
+        line.insert(rank, at);
+        self.len += 1;
+        if is_first {
+            self.fair.set_giving(&name.to_owned(), true);
+        }
     }
 
-    /// The place of the message that is delivered next, if at most `room` may be out.
-    pub(super) fn next(&self, room: usize) -> Option<(Rank, &Arc<Message>)> {
-        let line = self.lines.get(self.fair.next(room)?)?;
-        line.first_key_value().map(|(rank, message)| (*rank, message))
+    /// Takes a message out that is not delivered.
+    pub(super) fn remove(&mut self, rank: Rank, message: &Message) -> Option<EntryIndex> {
+        let name = line_of(message);
+        let line = self.line_mut(name)?;
+        let at = line.remove(rank)?;
+        let is_empty = line.is_empty();
+        self.len -= 1;
+        if is_empty {
+            self.close(name);
+        }
+        Some(at)
     }
 
     /// Takes out the message that is delivered next, if at most `room` may be out. It counts as delivered until
     /// [`ended`](Self::ended).
-    pub(super) fn deliver(&mut self, room: usize) -> Option<(Rank, Arc<Message>)> {
-        let (rank, message) = self.next(room)?;
-        let message = Arc::clone(message);
-        self.take(rank, message)
+    pub(super) fn deliver(&mut self, room: usize) -> Option<(Rank, EntryIndex)> {
+        let name = self.fair.next(room)?.clone();
+        self.take_from(name)
     }
 
     /// The first message of all lines, whosever turn it is, for tests that take one message after the other.
     #[cfg(feature = "testing")]
-    pub(super) fn first(&self) -> Option<(Rank, &Arc<Message>)> {
-        let heads = self.lines.values().filter_map(BTreeMap::first_key_value);
-        heads.map(|(rank, message)| (*rank, message)).min_by_key(|(rank, _)| *rank)
+    pub(super) fn first(&self) -> Option<(Rank, &str)> {
+        self.lines().filter_map(|(name, line)| Some((line.first()?.0, name))).min()
     }
 
     /// As [`deliver`](Self::deliver), of the [first](Self::first) message.
     #[cfg(feature = "testing")]
-    pub(super) fn deliver_first(&mut self) -> Option<(Rank, Arc<Message>)> {
-        let (rank, message) = self.first()?;
-        let message = Arc::clone(message);
-        self.take(rank, message)
+    pub(super) fn deliver_first(&mut self) -> Option<(Rank, EntryIndex)> {
+        let name = self.first()?.1.to_owned();
+        self.take_from(name)
     }
 
-    fn take(&mut self, rank: Rank, message: Arc<Message>) -> Option<(Rank, Arc<Message>)> {
-        self.remove(&rank, &message)?;
-        self.fair.gave(&line_of(&message).to_owned());
-        Some((rank, message))
+    fn take_from(&mut self, name: String) -> Option<(Rank, EntryIndex)> {
+        let line = self.line_mut(&name)?;
+        let taken = line.pop_first()?;
+        let is_empty = line.is_empty();
+        self.len -= 1;
+        self.fair.gave(&name);
+        if is_empty {
+            self.close(&name);
+        }
+        Some(taken)
+    }
+
+    /// A line has run empty.
+    fn close(&mut self, name: &str) {
+        self.fair.set_giving(&name.to_owned(), false);
+        self.tenants.remove(name);
     }
 
     /// Notes that a message is not delivered any more: it is over, or has come back.
@@ -97,46 +107,49 @@ impl ReadyLines {
 
     /// The number of ready messages that are delivered before this one, up to `limit`. Lines take turns, so of each other
     /// line as many messages count as this one has turns to wait for.
-    pub(super) fn before(&self, rank: &Rank, message: &Message, limit: usize) -> usize {
+    pub(super) fn before(&self, rank: Rank, message: &Message, limit: usize) -> usize {
         let name = line_of(message);
-        let own = self.lines.get(name).map_or(0, |line| line.range(..*rank).take(limit).count());
+        let own = self.line(name).map_or(0, |line| line.before(rank, limit));
         let turns = own.saturating_add(1);
-        let others = self.lines.iter().filter(|(other, _)| *other != name);
+        let others = self.lines().filter(|(other, _)| *other != name);
         let before = others.fold(own, |before, (_, line)| before.saturating_add(line.len().min(turns)));
         before.min(limit)
     }
 
     /// The number of messages of its own line that are before this ready one, delivered ones included, up to `limit`.
-    pub(super) fn line_before(&self, rank: &Rank, message: &Message, limit: usize) -> usize {
+    pub(super) fn line_before(&self, rank: Rank, message: &Message, limit: usize) -> usize {
         let name = line_of(message);
-        let own = self.lines.get(name).map_or(0, |line| line.range(..*rank).take(limit).count());
+        let own = self.line(name).map_or(0, |line| line.before(rank, limit));
         own.saturating_add(self.fair.out_of(name)).min(limit)
     }
 
     /// Since when the oldest ready message has been ready. The first message of each priority is the oldest of its line.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        self.lines.values().filter_map(oldest_in).min()
+    pub(super) fn oldest(&self, entries: &Entries) -> Option<Timestamp> {
+        let firsts = self.lines().flat_map(|(_, line)| line.firsts());
+        firsts.filter_map(|at| Some(entries.get(at)?.message.due())).min()
     }
 
     /// The tenants that have messages which are ready or delivered.
     pub(super) fn tenants(&self) -> QueueTenants {
         let mut tenants = QueueTenants::default();
         for (name, unsettled) in self.fair.lines().filter(|(name, _)| !name.is_empty()) {
-            let ready = self.lines.get(name).map_or(0, BTreeMap::len) as u64;
+            let ready = self.tenants.get(name).map_or(0, ReadyLine::len) as u64;
             tenants.add(TenantCounts { tenant: name.clone(), ready, unsettled: unsettled as u64 });
         }
         tenants
     }
-}
 
-fn oldest_in(line: &BTreeMap<Rank, Arc<Message>>) -> Option<Timestamp> {
-    let mut oldest = None;
-    let mut below = Some(u8::MAX);
-    while let Some(priority) = below
-        && let Some(((Reverse(found), _), message)) = line.range((Reverse(priority), 0)..).next()
-    {
-        oldest = Some(oldest.map_or(message.due(), |oldest: Timestamp| oldest.min(message.due())));
-        below = found.checked_sub(1);
+    fn line(&self, name: &str) -> Option<&ReadyLine> {
+        if name.is_empty() { Some(&self.plain) } else { self.tenants.get(name) }
     }
-    oldest
+
+    fn line_mut(&mut self, name: &str) -> Option<&mut ReadyLine> {
+        if name.is_empty() { Some(&mut self.plain) } else { self.tenants.get_mut(name) }
+    }
+
+    /// All lines with their names.
+    fn lines(&self) -> impl Iterator<Item = (&str, &ReadyLine)> {
+        let tenants = self.tenants.iter().map(|(name, line)| (name.as_str(), line));
+        std::iter::once(("", &self.plain)).chain(tenants)
+    }
 }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::{Delivery, Heard, MemoryBroker, MemorySettler, MemoryState, Settler};
+use super::{Heard, MemoryBroker, MemoryState};
+use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
 use crate::task::clock::now;
@@ -25,19 +26,17 @@ impl MemoryBroker {
         state.give_up_waiting(now());
         state.promote_all();
         state.stirred.clear();
-        let heads = state.queues.iter().filter_map(|(name, line)| Some((line.ready.first()?.0.1, name)));
+        let heads = state.queues.iter();
+        let heads = heads.filter_map(|(queue, line)| Some((line.ready.first()?.0.sequence(), queue)));
         let (_, queue) = heads.min()?;
-        let queue = queue.clone();
-        let shared = Arc::downgrade(&self.shared);
-        let settler: Arc<dyn Settler> = Arc::new(MemorySettler { shared, queue: queue.clone() });
-        let taken = state.queues.get_mut(&queue)?.ready.deliver_first()?;
-        state.delivered(&queue, taken, &settler)
+        let taken = state.queues.get_mut(queue)?.ready.deliver_first()?;
+        state.deliver(queue, taken)
     }
 
     /// When the next scheduled message is due.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         let state = self.shared.lock().ok()?;
-        state.queues.values().filter_map(|line| Some(line.scheduled.first_key_value()?.0.0)).min()
+        state.queues.iter().filter_map(|(_, line)| Some(line.scheduled.first_key_value()?.0.0)).min()
     }
 
     /// When the next run that waits in a lane has waited long enough.
@@ -51,14 +50,17 @@ impl MemoryState {
     fn promote_all(&mut self) {
         let now = now();
         let mut due: Vec<_> = Vec::new();
-        for line in self.queues.values_mut() {
+        for (queue, line) in self.queues.iter_mut() {
             while let Some(first) = line.scheduled.first_entry().filter(|first| first.key().0 <= now) {
-                due.push(first.remove_entry());
+                let (appointment, at) = first.remove_entry();
+                due.push((appointment, queue, at));
             }
         }
-        due.sort_unstable_by_key(|(appointment, _)| *appointment);
-        for (_, message) in due {
-            self.enter(message, false);
+        due.sort_unstable_by_key(|(appointment, ..)| *appointment);
+        for (_, queue, at) in due {
+            if let Some(message) = self.forget(at) {
+                self.enter(message, queue, false);
+            }
         }
     }
 }

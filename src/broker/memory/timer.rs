@@ -31,20 +31,15 @@ fn run_timer(shared: &Weak<MemoryInner>) {
         let Ok(mut state) = shared.lock() else { return };
         let now = now();
         state.give_up_waiting(now);
-        if let Some(name) = state.stirred.pop() {
-            drop(state);
-            shared.hand_over(&name);
+        if let Some(queue) = state.stirred.pop() {
+            shared.hand_over(state, queue);
             continue;
         }
         let deadline = state.lanes.next_deadline();
         let agenda = state.queues.iter().filter(|(_, line)| line.consumer.is_some());
-        let agenda = agenda.filter_map(|(name, line)| Some((line.scheduled.first_key_value()?.0.0, name)));
+        let agenda = agenda.filter_map(|(queue, line)| Some((line.scheduled.first_key_value()?.0.0, queue)));
         match agenda.min() {
-            Some((due, name)) if due <= now => {
-                let name = name.clone();
-                drop(state);
-                shared.hand_over(&name);
-            }
+            Some((due, queue)) if due <= now => shared.hand_over(state, queue),
             next => {
                 let next = next.map(|(due, _)| due).into_iter().chain(deadline).min();
                 let wait = next.map_or(Duration::from_secs(3600), |due| due.since(now));

@@ -12,7 +12,7 @@ use crate::broker::completer::Completer;
 use crate::broker::lane::SHOWN;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, Events, Inspect, LaneFacts, LaneLever, Lanes,
-    MessageLocation, QueueBinding, RecordFn, Removal, ScheduledTask, TaskFilter, UnfinishedTask,
+    MessageLocation, QueueBinding, RecordFn, Removal, ScheduledTask, TaskFilter, TaskPage, UnfinishedTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::store::Store;
@@ -140,6 +140,18 @@ impl Inspect for RedisLanesBroker {
         match self.shared.inner.inspect() {
             Some(inner) => inner.unfinished_ids(filter).await,
             None => Ok(Vec::new()),
+        }
+    }
+
+    async fn page_unfinished_ids(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        match self.shared.inner.inspect() {
+            Some(inner) => inner.page_unfinished_ids(filter, after, limit).await,
+            None => Ok(TaskPage::empty()),
         }
     }
 

@@ -171,6 +171,18 @@ impl Inspect for SplitInner {
         }
     }
 
+    async fn page_unfinished_ids(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<TaskId>, BrokerError> {
+        match self.transport.inspect() {
+            Some(transport) => transport.page_unfinished_ids(filter, after, limit).await,
+            None => Ok(TaskPage::empty()),
+        }
+    }
+
     /// The record of the task is kept only after the transport has let the task go: until then a worker may start it.
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         let Some(transport) = self.transport.inspect() else { return Ok(Removal::Unknown) };

@@ -3,7 +3,7 @@
 //! The memory is bounded: a queue counts a thousand kinds of tasks apart, and starts of further kinds together. A kind that
 //! had no start for an hour makes room for another one.
 
-use std::collections::HashMap;
+use indexmap::{Equivalent, IndexMap};
 
 use super::{LONGEST_NAME, RuleMatcher};
 use crate::core::Timestamp;
@@ -16,13 +16,27 @@ const MINUTES: usize = 60;
 /// The starts of one queue.
 #[derive(Debug, Default)]
 pub struct StartHistory {
-    /// By the name of the task, and by its tenant; the empty text is none.
-    tasks: HashMap<Box<str>, HashMap<Box<str>, MinuteCounts>>,
-    kinds: usize,
+    kinds: IndexMap<Kind, MinuteCounts>,
+    /// The place of the kind that started at last: most starts are followed by one of their kind.
+    last: usize,
     /// The starts of kinds that are not counted apart.
     others: MinuteCounts,
     /// The minute in which kinds without starts were last looked for.
     swept: u64,
+}
+
+/// The name of a task, and its tenant; the empty text is none.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Kind(Box<str>, Box<str>);
+
+/// The same, borrowed.
+#[derive(Hash)]
+struct KindRef<'a>(&'a str, &'a str);
+
+impl Equivalent<Kind> for KindRef<'_> {
+    fn equivalent(&self, Kind(task, tenant): &Kind) -> bool {
+        *self.0 == **task && *self.1 == **tenant
+    }
 }
 
 /// How many starts of the last hour match a rule.
@@ -39,12 +53,13 @@ impl StartHistory {
     pub fn started(&mut self, task: &str, tenant: Option<&str>, now: Timestamp) {
         let minute = minute(now);
         let tenant = tenant.unwrap_or_default();
-        if let Some(counts) = self.tasks.get_mut(task).and_then(|tenants| tenants.get_mut(tenant)) {
+        if let Some(place) = self.place(&KindRef(task, tenant))
+            && let Some((_, counts)) = self.kinds.get_index_mut(place)
+        {
             counts.add(minute);
+            self.last = place;
         } else if task.len() <= LONGEST_NAME && tenant.len() <= LONGEST_NAME && self.has_room(minute) {
-            self.kinds += 1;
-            let tenants = self.tasks.entry(task.into()).or_default();
-            tenants.entry(tenant.into()).or_default().add(minute);
+            self.kinds.entry(Kind(task.into(), tenant.into())).or_default().add(minute);
         } else {
             self.others.add(minute);
         }
@@ -54,29 +69,26 @@ impl StartHistory {
     /// are the starts of.
     pub fn count(&self, queue: &str, matcher: &RuleMatcher, now: Timestamp) -> StartCount {
         let minute = minute(now);
-        let mut starts = 0;
-        for (task, tenants) in &self.tasks {
-            for (tenant, counts) in tenants {
-                let tenant = Some(&**tenant).filter(|tenant| !tenant.is_empty());
-                if matcher.matches_names(task, queue, tenant) {
-                    starts += counts.sum(minute);
-                }
-            }
-        }
+        let matching = self.kinds.iter().filter(|(Kind(task, tenant), _)| {
+            let tenant = Some(&**tenant).filter(|tenant| !tenant.is_empty());
+            matcher.matches_names(task, queue, tenant)
+        });
+        let starts = matching.map(|(_, counts)| counts.sum(minute)).sum();
         StartCount { starts, unknown: self.others.sum(minute) }
+    }
+
+    fn place(&self, kind: &KindRef<'_>) -> Option<usize> {
+        let is_last = self.kinds.get_index(self.last).is_some_and(|(last, _)| kind.equivalent(last));
+        if is_last { Some(self.last) } else { self.kinds.get_index_of(kind) }
     }
 
     /// Whether one more kind can be counted apart. Kinds without starts are forgotten, once a minute at most.
     fn has_room(&mut self, minute: u64) -> bool {
-        if self.kinds >= MOST_KINDS && self.swept != minute {
+        if self.kinds.len() >= MOST_KINDS && self.swept != minute {
             self.swept = minute;
-            self.tasks.retain(|_, tenants| {
-                tenants.retain(|_, counts| counts.sum(minute) > 0);
-                !tenants.is_empty()
-            });
-            self.kinds = self.tasks.values().map(HashMap::len).sum();
+            self.kinds.retain(|_, counts| counts.sum(minute) > 0);
         }
-        self.kinds < MOST_KINDS
+        self.kinds.len() < MOST_KINDS
     }
 }
 

@@ -20,6 +20,8 @@ pub struct TaskFacts {
     pub queue: Option<String>,
     /// Its tenant, if its call states one.
     pub tenant: Option<String>,
+    /// The queue that it was for, if it went to this one because its tenant had sent more than that one takes from one.
+    pub demoted_from: Option<String>,
     /// When this was looked up.
     pub as_of: Timestamp,
     /// Who was asked.
@@ -206,6 +208,7 @@ impl TaskFacts {
             task: None,
             queue: None,
             tenant: None,
+            demoted_from: None,
             as_of,
             scope: ExplanationScope::default(),
             over: None,

@@ -106,6 +106,9 @@ impl Speaker<'_> {
             TaskReason::SlotsBusy { slots } => {
                 format!("all {slots} slots of the pool that {queue} shares with others are taken")
             }
+            TaskReason::Demoted { from } => format!(
+                "its tenant had sent more than the queue `{from}` takes from one tenant, so it went to {queue}"
+            ),
             TaskReason::Starting => "nothing keeps it from starting: it starts within moments".to_owned(),
             TaskReason::Moving => "it is on its way between the broker and its queue".to_owned(),
             TaskReason::Elsewhere { node, how } => {

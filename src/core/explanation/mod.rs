@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - The reasons that apply are all listed, in one order for everybody. The first one is *the* reason: as long as it lasts,
-//!   the task does not start, and when it is taken away, the task starts or the next one is named.
+//!   the task does not start, and when it is taken away, the task starts or the next one is named. A demotion stands last: it
+//!   keeps nothing from starting, and says why the task is in a queue that may be slow.
 //! - A reason is ruled out only if it was looked at.
 //! - All sentences are made in one place, the grammar.
 
@@ -160,6 +161,7 @@ fn reasons(facts: &TaskFacts, ruled_out: &mut Vec<RuledOut>) -> Vec<TaskReason> 
     if reasons.is_empty() {
         reasons.push(TaskReason::Starting);
     }
+    reasons.extend(facts.demoted_from.clone().map(|from| TaskReason::Demoted { from }));
     reasons
 }
 
@@ -250,6 +252,7 @@ fn starts(first: &TaskReason, facts: &TaskFacts) -> Option<StartForecast> {
         | TaskReason::Draining
         | TaskReason::Halted { .. } => Some(StartForecast::Open),
         TaskReason::Moving
+        | TaskReason::Demoted { .. }
         | TaskReason::Elsewhere { .. }
         | TaskReason::Running { .. }
         | TaskReason::Over { .. }

@@ -115,6 +115,11 @@ pub enum TaskReason {
         /// How many there are.
         slots: usize,
     },
+    /// Its tenant had sent more than a queue takes from one, so it went to this queue. It is never the first reason.
+    Demoted {
+        /// The queue that it was for.
+        from: String,
+    },
     /// Nothing keeps it from starting: it starts within moments.
     Starting,
     /// It is on its way between the broker and its queue.
@@ -170,6 +175,7 @@ impl TaskReason {
             Self::WorkersStarting { .. } => "workers_starting",
             Self::Behind { .. } => "behind",
             Self::SlotsBusy { .. } => "slots_busy",
+            Self::Demoted { .. } => "demoted",
             Self::Starting => "starting",
             Self::Moving => "moving",
             Self::Elsewhere { .. } => "elsewhere",

@@ -134,6 +134,15 @@ pub(in crate::core) fn remedies(reason: &TaskReason, queue: Option<&str>) -> Vec
             (Itself, "It starts when a slot is free and it is its turn.".into()),
             (Operator, "Give the pool more slots.".into()),
         ],
+        TaskReason::Demoted { from } => vec![
+            (Caller, "Call less at a time for one tenant, or state the queue at the call.".into()),
+            (
+                Operator,
+                format!(
+                    "Raise `demote_above` in the row of `{from}`, for calls that come later; `celeriac bulk move --to {from}` moves what waits."
+                ),
+            ),
+        ],
         TaskReason::Starting | TaskReason::Moving => {
             vec![(Itself, "Look again in a moment.".into())]
         }

@@ -321,6 +321,7 @@ fn each_reason_has_its_code_in_json_and_its_facts_beside_it() {
         TaskReason::WorkersStarting { workers: 1 },
         TaskReason::Behind { ahead: zero, of_tenant: Some(1) },
         TaskReason::SlotsBusy { slots: 1 },
+        TaskReason::Demoted { from: text() },
         TaskReason::Starting,
         TaskReason::Moving,
         TaskReason::Elsewhere { node: text(), how: text() },
@@ -334,4 +335,23 @@ fn each_reason_has_its_code_in_json_and_its_facts_beside_it() {
     let held = TaskReason::Held { hold: rate_limit(None).reason, wait: Some(seconds(1)) };
     let json = serde_json::to_value(held).unwrap();
     assert_eq!(json, json!({ "code": "held", "hold": "rate_limit", "wait_ms": 1000.0 }));
+}
+
+#[test]
+fn a_demotion_is_named_last_and_keeps_nothing_from_starting() {
+    let mut facts = TaskFacts::new("id", NOW);
+    facts.queue = Some("slow".to_owned());
+    facts.demoted_from = Some("fast".to_owned());
+    facts.wait = Some(WaitFacts::default());
+    let demoted = TaskReason::Demoted { from: "fast".to_owned() };
+    let explanation = explain(facts.clone());
+    assert_eq!(explanation.reasons, [TaskReason::Starting, demoted.clone()]);
+    let said = "Its tenant had sent more than the queue `fast` takes from one tenant, so it went to its queue `slow`.";
+    assert_eq!(explanation.says(&demoted), said);
+    facts.wait = Some(WaitFacts { due: Some(NOW + Duration::from_secs(5)), ..WaitFacts::default() });
+    let explanation = explain(facts);
+    assert!(matches!(
+        explanation.reasons.as_slice(),
+        [TaskReason::NotDue { .. }, TaskReason::Demoted { .. }]
+    ));
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HistoryCounts, LONGEST_NAME, Mark, MinuteRows};
+use super::{HistoryCounts, LONGEST_NAME, Mark, MinuteRows, WaitSpread};
 use crate::core::accounts::OTHER;
 use crate::core::text::shortened;
 
@@ -26,6 +26,22 @@ const MOST_MARKS: usize = 200;
 pub struct Hour {
     queues: BTreeMap<String, QueueHour>,
     marks: Vec<Mark>,
+    /// By queue and by the minute of the hour. It stands last: a program that knows nothing of it reads what is before it.
+    waits: BTreeMap<String, BTreeMap<u8, WaitSpread>>,
+}
+
+/// An hour as it was written before waits were kept with their percentiles.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+pub(crate) struct HourWithoutWaits {
+    queues: BTreeMap<String, QueueHour>,
+    marks: Vec<Mark>,
+}
+
+impl From<HourWithoutWaits> for Hour {
+    fn from(HourWithoutWaits { queues, marks }: HourWithoutWaits) -> Self {
+        Self { queues, marks, waits: BTreeMap::new() }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,12 +87,15 @@ pub(super) enum NamesOf {
 impl Hour {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.marks.is_empty()
+        self.queues.is_empty() && self.marks.is_empty() && self.waits.is_empty()
     }
 
     /// Adds what happened in a queue in one minute of this hour.
     pub fn add(&mut self, queue: &str, rows: &MinuteRows) {
         let minute = u8::try_from(rows.minute % 60).unwrap_or_default();
+        if !rows.waits.is_empty() {
+            self.add_waits(queue, minute, &rows.waits);
+        }
         let queue = self.queue(queue);
         for (name, counts) in &rows.tasks {
             queue.tasks.add(name, minute, counts);
@@ -102,6 +121,9 @@ impl Hour {
             queue.tasks.merge(&hour.tasks);
             queue.tenants.merge(&hour.tenants);
         }
+        for (queue, minutes) in &other.waits {
+            minutes.iter().for_each(|(minute, waits)| self.add_waits(queue, *minute, waits));
+        }
         other.marks.iter().for_each(|mark| self.mark(mark.clone()));
     }
 
@@ -110,10 +132,18 @@ impl Hour {
     pub fn coarser(&self, resolution: Resolution) -> Self {
         let weights = self.queues.iter().map(|(name, queue)| (name.as_str(), queue.weight()));
         let kept = heaviest(weights, resolution.queues);
-        let mut coarse = Self { queues: BTreeMap::new(), marks: self.marks.clone() };
+        let mut coarse = Self { marks: self.marks.clone(), ..Self::default() };
+        let name_of = |name: &str| if kept.contains(&name) { name.to_owned() } else { OTHER.to_owned() };
+        let step = resolution.minutes.max(1);
+        for (queue, minutes) in &self.waits {
+            let series = coarse.waits.entry(name_of(queue)).or_default();
+            for (minute, waits) in minutes {
+                series.entry(minute - minute % step).or_default().add(waits);
+            }
+        }
         for (name, queue) in &self.queues {
-            let name = if kept.contains(&name.as_str()) { name.as_str() } else { OTHER };
-            let coarse = coarse.queues.entry(name.to_owned()).or_default();
+            let name = name_of(name);
+            let coarse = coarse.queues.entry(name).or_default();
             coarse.tasks.merge(&queue.tasks.coarser(resolution));
             coarse.tenants.merge(&queue.tenants.coarser(resolution));
         }
@@ -144,11 +174,30 @@ impl Hour {
         })
     }
 
+    /// The waits of the queues: the queue, the minute of the hour, and how they were spread.
+    pub(super) fn waits(&self) -> impl Iterator<Item = (&str, u8, &WaitSpread)> {
+        self.waits.iter().flat_map(|(queue, minutes)| {
+            minutes.iter().map(move |(minute, waits)| (queue.as_str(), *minute, waits))
+        })
+    }
+
     fn queue(&mut self, name: &str) -> &mut QueueHour {
-        let name = shortened(name, LONGEST_NAME);
+        let name = self.name_of(name);
+        self.queues.entry(name).or_default()
+    }
+
+    /// The name under which a queue is told apart.
+    fn name_of(&self, queue: &str) -> String {
+        let name = shortened(queue, LONGEST_NAME);
         let has_room = self.queues.len() < MOST_QUEUES || self.queues.contains_key(&*name);
-        let name = if has_room { &*name } else { OTHER };
-        self.queues.entry(name.to_owned()).or_default()
+        if has_room { name.into_owned() } else { OTHER.to_owned() }
+    }
+
+    /// Adds waits of a queue. The queue is told apart from then on, so that no more queues have waits than have counts.
+    fn add_waits(&mut self, queue: &str, minute: u8, waits: &WaitSpread) {
+        let name = self.name_of(queue);
+        self.queues.entry(name.clone()).or_default();
+        self.waits.entry(name).or_default().entry(minute).or_default().add(waits);
     }
 }
 
@@ -231,7 +280,7 @@ mod tests {
 
     fn rows(minute: u64, tasks: &[(&str, u64)]) -> MinuteRows {
         let of = |(name, received): &(&str, u64)| (Box::from(*name), counts(*received));
-        MinuteRows { minute, tasks: tasks.iter().map(of).collect(), tenants: Vec::new() }
+        MinuteRows { minute, tasks: tasks.iter().map(of).collect(), ..MinuteRows::default() }
     }
 
     fn told(hour: &Hour) -> Vec<(String, String, u8, u64)> {
@@ -304,7 +353,9 @@ mod tests {
             for (index, (queue, minute, task, tenant, count)) in parts.iter().enumerate() {
                 let of = |name: String| vec![(Box::from(name), counts(*count))];
                 let tasks = of(format!("task{task}"));
-                let part = MinuteRows { minute: *minute, tasks, tenants: of(format!("tenant{tenant}")) };
+                let mut waits = WaitSpread::default();
+                waits.record(std::time::Duration::from_millis(*count));
+                let part = MinuteRows { minute: *minute, tasks, tenants: of(format!("tenant{tenant}")), waits };
                 let hour = if index % 2 == 0 { &mut whole } else { &mut other };
                 hour.add(&format!("queue{queue}"), &part);
                 received += count;
@@ -324,9 +375,18 @@ mod tests {
                     let mut minutes = family.0.values().flat_map(BTreeMap::keys);
                     prop_assert!(minutes.all(|minute| minute % resolution.minutes == 0));
                 }
-                // What is kept is read back as it was written.
+                let spread = |hour: &Hour| hour.waits().fold(WaitSpread::default(), |mut all, (.., waits)| {
+                    all.add(waits);
+                    all
+                });
+                prop_assert_eq!(spread(&coarse), spread(&whole));
+                // What is kept is read back as it was written, and without the waits by whoever knows nothing of them.
                 let bytes = postcard::to_stdvec(&coarse).unwrap();
                 prop_assert_eq!(&postcard::from_bytes::<Hour>(&bytes).unwrap(), &coarse);
+                let old = postcard::from_bytes::<HourWithoutWaits>(&bytes).unwrap();
+                let old_bytes = postcard::to_stdvec(&old).unwrap();
+                prop_assert!(postcard::from_bytes::<Hour>(&old_bytes).is_err());
+                prop_assert_eq!(Hour::from(old), Hour { waits: BTreeMap::new(), ..coarse });
             }
         }
     }
@@ -337,7 +397,7 @@ mod tests {
         assert!(hour.is_empty());
         let mut some = HistoryCounts::default();
         some.count(HistoryEvent::Received);
-        hour.add("q", &MinuteRows { minute: 1, tasks: vec![("t".into(), some)], tenants: Vec::new() });
+        hour.add("q", &MinuteRows { minute: 1, tasks: vec![("t".into(), some)], ..MinuteRows::default() });
         assert!(!hour.is_empty());
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{HistoryCounts, HistoryEvent, LONGEST_NAME, minute_of};
+use super::{HistoryCounts, HistoryEvent, LONGEST_NAME, WaitSpread, minute_of};
 use crate::core::Timestamp;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::text::shortened;
@@ -30,6 +30,7 @@ struct Minute {
     /// By the places of the tasks in the accounts of the queue.
     tasks: Vec<HistoryCounts>,
     tenants: HashMap<Box<str>, HistoryCounts>,
+    waits: WaitSpread,
 }
 
 /// What happened in one minute, by task and by tenant. Tasks of no tenant are among the tasks only.
@@ -41,6 +42,8 @@ pub struct MinuteRows {
     pub tasks: Vec<(Box<str>, HistoryCounts)>,
     /// By tenant, in the order of the names.
     pub tenants: Vec<(Box<str>, HistoryCounts)>,
+    /// The waits of all tasks for their first starts.
+    pub waits: WaitSpread,
 }
 
 impl MinuteBook {
@@ -74,6 +77,9 @@ impl MinuteBook {
 impl Minute {
     fn count(&mut self, TaskPlace(place): TaskPlace, tenant: Option<&str>, event: HistoryEvent<'_>) {
         self.task(place).count(event);
+        if let HistoryEvent::Started { waited: Some(waited) } = event {
+            self.waits.record(waited);
+        }
         let Some(tenant) = tenant else { return };
         self.tenant(&shortened(tenant, LONGEST_NAME)).count(event);
     }
@@ -98,6 +104,7 @@ impl Minute {
         for (name, counts) in &other.tenants {
             self.tenant(name).add(counts);
         }
+        self.waits.add(&other.waits);
     }
 
     fn into_rows(self, accounts: &Accounts) -> MinuteRows {
@@ -108,6 +115,7 @@ impl Minute {
             minute: self.number,
             tasks: tasks.map(|((name, _), counts)| (name.into(), counts)).collect(),
             tenants,
+            waits: self.waits,
         }
     }
 }
@@ -157,6 +165,8 @@ mod tests {
         assert_eq!(told[0], (5, vec![row("mail", 2), row("export", 2)], vec![row("acme", 1)]));
         assert_eq!(told[1], (6, vec![row("mail", 0)], vec![row("acme", 0)]));
         assert_eq!(rows[1].tenants[0].1.waits.sum(), MINUTE);
+        assert!(rows[0].waits.is_empty());
+        assert!(rows[1].waits.percentile(0.5).is_some_and(|wait| (MINUTE..MINUTE * 6 / 5).contains(&wait)));
         assert!(book.take(&accounts).is_empty(), "each is taken once");
     }
 

@@ -14,6 +14,7 @@ mod hour;
 mod mark;
 mod minute_book;
 mod rows;
+mod wait_spread;
 
 use std::time::Duration;
 
@@ -22,10 +23,12 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 use super::accounts::Ended;
 
+pub(crate) use hour::HourWithoutWaits;
 pub use hour::{Hour, Resolution};
 pub use mark::Mark;
 pub use minute_book::{MinuteBook, MinuteRows};
 pub use rows::{HistoryBy, HistoryFilter, HistoryRow, Rows};
+pub use wait_spread::WaitSpread;
 
 /// How long the history is kept.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);

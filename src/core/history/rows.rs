@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::hour::NamesOf;
-use super::{HistoryCounts, Hour, hour_of, minute_begins, minute_of};
+use super::{HistoryCounts, Hour, WaitSpread, hour_of, minute_begins, minute_of};
 use crate::core::Timestamp;
-use crate::core::json_time::{iso, millis};
+use crate::core::json_time::{iso, millis, optional_millis};
 
 /// What the rows of a history tell apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub struct HistoryRow {
     pub name: String,
     /// What happened.
     pub counts: HistoryCounts,
+    /// How the waits for first starts were spread, if the rows are those of queues, or of all. What was written before this was
+    /// kept has none.
+    pub waits: WaitSpread,
 }
 
 /// Rows that are being summed up.
@@ -59,7 +62,7 @@ pub struct HistoryRow {
 pub struct Rows {
     filter: HistoryFilter,
     /// By the first minute of the step, and by name.
-    rows: BTreeMap<(u64, String), HistoryCounts>,
+    rows: BTreeMap<(u64, String), (HistoryCounts, WaitSpread)>,
 }
 
 impl HistoryFilter {
@@ -102,8 +105,9 @@ impl Rows {
     pub fn add(&mut self, number: u64, hour: &Hour) {
         let Self { filter, rows } = self;
         let of = if filter.by == HistoryBy::Tenant { NamesOf::Tenants } else { NamesOf::Tasks };
+        let minute_of_hour = |minute: u8| number.saturating_mul(60).saturating_add(minute.into());
         for (queue, name, minute, counts) in hour.counts(of) {
-            let minute = number.saturating_mul(60).saturating_add(minute.into());
+            let minute = minute_of_hour(minute);
             let name = match filter.by {
                 HistoryBy::All => "",
                 HistoryBy::Queue => queue,
@@ -113,7 +117,21 @@ impl Rows {
                 && filter.queue.as_deref().is_none_or(|only| only == queue)
                 && filter.name.as_deref().is_none_or(|only| only == name);
             if is_asked_for {
-                rows.entry((filter.step_of(minute), name.to_owned())).or_default().add(counts);
+                rows.entry((filter.step_of(minute), name.to_owned())).or_default().0.add(counts);
+            }
+        }
+        if !matches!(filter.by, HistoryBy::All | HistoryBy::Queue) {
+            return;
+        }
+        for (queue, minute, waits) in hour.waits() {
+            let (minute, name) =
+                (minute_of_hour(minute), if filter.by == HistoryBy::Queue { queue } else { "" });
+            let is_asked_for = filter.has_minute(minute)
+                && filter.queue.as_deref().is_none_or(|only| only == queue)
+                && filter.name.as_deref().is_none_or(|only| only == name);
+            // Who waited has started, so there is a row.
+            if is_asked_for && let Some((_, all)) = rows.get_mut(&(filter.step_of(minute), name.to_owned())) {
+                all.add(waits);
             }
         }
     }
@@ -121,7 +139,9 @@ impl Rows {
     /// The rows, by time and then by name.
     pub fn finish(self) -> Vec<HistoryRow> {
         let rows = self.rows.into_iter();
-        rows.map(|((minute, name), counts)| HistoryRow { at: minute_begins(minute), name, counts }).collect()
+        let row =
+            |((minute, name), (counts, waits))| HistoryRow { at: minute_begins(minute), name, counts, waits };
+        rows.map(row).collect()
     }
 }
 
@@ -142,6 +162,10 @@ struct WrittenRow<'a> {
     time_to_start_sum_ms: Duration,
     #[serde(serialize_with = "millis")]
     time_to_start_max_ms: Duration,
+    #[serde(serialize_with = "optional_millis")]
+    time_to_start_p50_ms: Option<Duration>,
+    #[serde(serialize_with = "optional_millis")]
+    time_to_start_p95_ms: Option<Duration>,
     runs: u64,
     #[serde(serialize_with = "millis")]
     run_time_sum_ms: Duration,
@@ -165,6 +189,8 @@ impl Serialize for HistoryRow {
             first_starts: waits.count(),
             time_to_start_sum_ms: waits.sum(),
             time_to_start_max_ms: waits.max(),
+            time_to_start_p50_ms: self.waits.percentile(0.5),
+            time_to_start_p95_ms: self.waits.percentile(0.95),
             runs: runs.count(),
             run_time_sum_ms: runs.sum(),
             run_time_max_ms: runs.max(),
@@ -193,7 +219,10 @@ mod tests {
     fn hour(minute: u64, queue: &str, task: &str, tenant: &str, count: u64) -> (u64, Hour) {
         let mut hour = Hour::default();
         let of = |name: &str| vec![(Box::from(name), received(count))];
-        hour.add(queue, &MinuteRows { minute, tasks: of(task), tenants: of(tenant) });
+        hour.add(
+            queue,
+            &MinuteRows { minute, tasks: of(task), tenants: of(tenant), ..MinuteRows::default() },
+        );
         (minute / 60, hour)
     }
 
@@ -244,10 +273,14 @@ mod tests {
     fn a_row_in_json_has_milliseconds() {
         let mut counts = received(2);
         counts.waits.record(Duration::from_millis(1_500));
-        let row = HistoryRow { at: Timestamp::from_millis(1_795_348_800_000), name: "q".into(), counts };
+        let (at, mut waits) = (Timestamp::from_millis(1_795_348_800_000), WaitSpread::default());
+        waits.record(Duration::from_millis(1_500));
+        let row = HistoryRow { at, name: "q".into(), counts, waits };
         let json = serde_json::to_value(row).unwrap();
         assert_eq!((&json["at"], &json["name"]), (&"2026-11-22T12:00:00+00:00".into(), &"q".into()));
         assert_eq!((&json["received"], &json["first_starts"]), (&2.into(), &1.into()));
+        let p95 = json["time_to_start_p95_ms"].as_f64().unwrap();
+        assert!((1_500.0..1_800.0).contains(&p95), "{p95}");
         assert_eq!((&json["time_to_start_sum_ms"], &json["run_time_max_ms"]), (&1_500.0.into(), &0.0.into()));
     }
 

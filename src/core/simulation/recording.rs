@@ -98,6 +98,8 @@ pub struct RunRecorder {
     parts: VecDeque<RecordedRuns>,
     /// The numbers of the names of the last part.
     numbers: HashMap<Box<str>, u16>,
+    /// The numbers of the queue, the task and the tenant of the last run: most runs are followed by one of the same.
+    last: [u16; 3],
     name_bytes: usize,
 }
 
@@ -116,7 +118,11 @@ impl RunRecorder {
             self.numbers.clear();
             self.name_bytes = 0;
         }
-        let (queue, task, tenant) = (self.number(run.queue), self.number(run.task), self.number(run.tenant));
+        let [queue, task, tenant] = self.last;
+        let numbers =
+            [self.number(run.queue, queue), self.number(run.task, task), self.number(run.tenant, tenant)];
+        self.last = numbers;
+        let [queue, task, tenant] = numbers;
         let Some(part) = self.parts.back_mut() else { return };
         let signed = |at: Timestamp| i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -138,8 +144,12 @@ impl RunRecorder {
         std::mem::take(&mut self.parts)
     }
 
-    /// The number of a name in the last part, which has room for it.
-    fn number(&mut self, name: &str) -> u16 {
+    /// The number of a name in the last part, which has room for it. `guess` is the number that it may have.
+    fn number(&mut self, name: &str, guess: u16) -> u16 {
+        let guessed = self.parts.back().and_then(|part| part.names.get(usize::from(guess)));
+        if guessed.is_some_and(|guessed| **guessed == *name) {
+            return guess;
+        }
         let name = shortened(name, LONGEST_NAME);
         if let Some(number) = self.numbers.get(&*name) {
             return *number;

@@ -6,7 +6,7 @@
 //! - A task is thought to be long until [`TRUSTED`] of its runs have been measured, unless its queue says how long a typical
 //!   one takes. So one unknown task cannot take the slots that are kept for urgent ones.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::tenant::bounded;
@@ -72,13 +72,13 @@ pub(super) type OwnCosts = Vec<(usize, Measured)>;
 /// What was measured of all tasks of a pool, by their numbers. Number 0 is all tasks beyond the bound.
 #[derive(Clone, Debug)]
 pub(super) struct TaskCosts {
-    numbers: BTreeMap<Box<str>, usize>,
+    numbers: HashMap<Box<str>, usize>,
     measured: Vec<Measured>,
 }
 
 impl Default for TaskCosts {
     fn default() -> Self {
-        Self { numbers: BTreeMap::new(), measured: vec![Measured::default()] }
+        Self { numbers: HashMap::new(), measured: vec![Measured::default()] }
     }
 }
 

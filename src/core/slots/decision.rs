@@ -1,12 +1,10 @@
 //! The decision at a free slot.
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use super::Slots;
-use super::cost::micros;
 use super::fault::Fault;
-use super::line::Head;
+use super::line::{Contest, Head};
 use super::queue::PooledQueue;
 use super::tenant::{Owed, Spent, allowance};
 use crate::core::Timestamp;
@@ -27,30 +25,38 @@ struct Field {
     least: Option<(Spent, usize)>,
 }
 
-/// A head with the promise of its queue.
+/// A head with what its promise says. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     choice: Choice,
-    target: Duration,
+    target: u64,
+    waited: u64,
+    /// Whether half of the promise is used.
+    is_strained: bool,
+    /// When the promise is over.
+    deadline: u64,
 }
 
 impl Candidate {
-    /// Whether half of the promise is used.
-    fn is_strained(&self, now: Timestamp) -> bool {
-        now.since(self.choice.head.since).saturating_mul(2) >= self.target
+    fn new(number: usize, queue: &PooledQueue, head: Head, now: Timestamp) -> Self {
+        let waited = now.as_micros().saturating_sub(head.since.as_micros());
+        Self {
+            choice: Choice { queue: number, head },
+            target: queue.target,
+            waited,
+            is_strained: waited >= queue.strained_after,
+            deadline: head.since.as_micros().saturating_add(queue.target),
+        }
     }
 
     /// How this candidate stands to another one: what is `Less` goes first.
-    fn compare(&self, other: &Self, now: Timestamp) -> Ordering {
-        let by_promise = if self.is_strained(now) || other.is_strained(now) {
+    fn compare(&self, other: &Self) -> Ordering {
+        let by_promise = if self.is_strained || other.is_strained {
             // By the part of the promise that is used, the larger part first.
-            let used = |of: &Self, by: &Self| {
-                u128::from(micros(now.since(of.choice.head.since))) * u128::from(micros(by.target))
-            };
+            let used = |of: &Self, by: &Self| u128::from(of.waited) * u128::from(by.target);
             used(other, self).cmp(&used(self, other))
         } else {
-            let deadline = |of: &Self| of.choice.head.since + of.target;
-            deadline(self).cmp(&deadline(other))
+            self.deadline.cmp(&other.deadline)
         };
         let by_rank = |of: &Self| (of.choice.head.priority, of.choice.head.arrival);
         by_promise.then_with(|| by_rank(self).cmp(&by_rank(other)))
@@ -81,13 +87,36 @@ impl Slots {
         if self.has(Fault::ForgetsReserve) {
             open_to = self.promises.len();
         }
-        let has_guarantee = self.queues.iter().any(|queue| queue.may_start(true) && contends(queue, open_to));
-        let field = self.field(has_guarantee, open_to);
+        let mut able = std::mem::take(&mut self.able);
+        self.find_able(&mut able, open_to);
+        let choice = self.choose_of(&able, open_to, now);
+        self.able = able;
+        choice
+    }
+
+    /// The queues that may start something. If any is below its guarantee, only those that are.
+    fn find_able(&self, able: &mut Vec<usize>, open_to: usize) {
+        let queues = self.queues.iter().enumerate();
+        able.clear();
+        able.extend(queues.filter(|(_, queue)| queue.may_start(false)).map(|(number, _)| number));
+        if !self.any_guarantee {
+            return;
+        }
+        let is_first = |number: &usize| self.queues[*number].may_start(true);
+        let contends = |number: &usize| self.queues[*number].contests_to(open_to).next().is_some();
+        if able.iter().any(|number| is_first(number) && contends(number)) {
+            able.retain(is_first);
+        }
+    }
+
+    /// What starts next in one of these queues.
+    fn choose_of(&mut self, able: &[usize], open_to: usize, now: Timestamp) -> Option<Choice> {
+        let field = self.field(able, open_to);
         let (least, _) = field.least?;
         let mean = field.weighted / field.weight.max(1);
         self.note_owed(least, mean, now);
         loop {
-            let best = self.best(has_guarantee, open_to, now)?;
+            let best = self.best(able, open_to, now)?;
             let tenant = best.head.tenant;
             // The one that has had least passes both questions, so this ends.
             if self.tenants.accounts[tenant].spent() > mean {
@@ -100,11 +129,13 @@ impl Slots {
         }
     }
 
-    /// The lines of all queues that may start something, taken together.
-    fn field(&self, guaranteed: bool, open_to: usize) -> Field {
+    /// The lines of these queues, taken together.
+    fn field(&mut self, able: &[usize], open_to: usize) -> Field {
         let mut field = Field::default();
-        for queue in self.queues.iter().filter(|queue| queue.may_start(guaranteed)) {
-            for contest in queue.contests.iter().take(open_to + 1).filter(|contest| !contest.is_empty()) {
+        for number in able {
+            let queue = &mut self.queues[*number];
+            queue.look();
+            for contest in queue.contests_to(open_to) {
                 let (weight, weighted) = contest.sums();
                 field.weight += weight;
                 field.weighted = field.weighted.saturating_add(weighted);
@@ -115,12 +146,12 @@ impl Slots {
     }
 
     /// Of all owed heads that may start, the one that its promise puts first.
-    fn best(&self, guaranteed: bool, open_to: usize, now: Timestamp) -> Option<Choice> {
-        let queues = self.queues.iter().enumerate().filter(|(_, queue)| queue.may_start(guaranteed));
-        let candidates = queues.flat_map(|(number, queue)| {
-            let heads = queue.contests.iter().take(open_to + 1).filter_map(|contest| contest.first());
-            let target = queue.terms.target;
-            heads.map(move |head| Candidate { choice: Choice { queue: number, head }, target })
+    fn best(&mut self, able: &[usize], open_to: usize, now: Timestamp) -> Option<Choice> {
+        able.iter().for_each(|number| self.queues[*number].look());
+        let candidates = able.iter().flat_map(|number| {
+            let queue = &self.queues[*number];
+            let heads = queue.contests_to(open_to).filter_map(Contest::first);
+            heads.map(move |head| Candidate::new(*number, queue, head, now))
         });
         #[cfg(test)]
         if self.has(Fault::Wavers) {
@@ -129,9 +160,9 @@ impl Slots {
         let best = if self.has(Fault::ForgetsPromise) {
             candidates.max_by_key(|candidate| candidate.choice.head.arrival)
         } else if self.has(Fault::StarvesOldest) {
-            candidates.max_by(|one, other| one.compare(other, now))
+            candidates.max_by(Candidate::compare)
         } else {
-            candidates.min_by(|one, other| one.compare(other, now))
+            candidates.min_by(Candidate::compare)
         };
         best.map(|candidate| candidate.choice)
     }
@@ -139,13 +170,13 @@ impl Slots {
     /// Finds out who is owed again: who has had no more than the mean of all that may start. `least` is what the one has had
     /// that has had least. Whoever has had more than the mean by now is found out when it would start.
     fn note_owed(&mut self, least: Spent, mean: Spent, now: Timestamp) {
-        while let Some(&(key, tenant)) = self.tenants.ahead.first()
+        while let Some((key, tenant)) = self.tenants.first_ahead()
             && key <= least
         {
             let is_owed = self.tenants.accounts[tenant].spent() <= mean;
             self.set_owed(tenant, if is_owed { Owed::Yes } else { Owed::No }, now);
         }
-        while let Some(&(spent, tenant)) = self.tenants.unowed.first()
+        while let Some((spent, tenant)) = self.tenants.first_unowed()
             && spent <= mean
         {
             let is_within_reach = self.is_within_reach(tenant, least);
@@ -216,8 +247,4 @@ impl Slots {
         let room = self.rules.room.unwrap_or(if slots < 3 { 0 } else { slots.div_ceil(5) });
         room.min(slots - 1)
     }
-}
-
-fn contends(queue: &PooledQueue, open_to: usize) -> bool {
-    queue.contests.iter().take(open_to + 1).any(|contest| !contest.is_empty())
 }

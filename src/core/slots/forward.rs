@@ -74,7 +74,7 @@ impl Slots {
     /// the queue.
     pub fn place_of(&self, queue: usize, tag: u64) -> Option<usize> {
         let mut lines = self.queues.get(queue)?.lines.values();
-        lines.find_map(|line| line.items.values().position(|item| item.tag == tag))
+        lines.find_map(|line| line.items.iter().position(|(_, item)| item.tag == tag))
     }
 
     /// A copy that can be run forward. O(n) in what waits here, and in the tenants that are remembered.
@@ -88,6 +88,9 @@ impl Slots {
             promises: self.promises.clone(),
             runs: self.runs.clone(),
             overruns: self.overruns.clone(),
+            contending: self.contending,
+            any_guarantee: self.any_guarantee,
+            able: Vec::new(),
             next_run: self.next_run,
             next_arrival: self.next_arrival,
             large: self.large.clone(),
@@ -102,16 +105,15 @@ impl Slots {
             queue.granted.clear(); // they go on as runs that have begun
             queue.held.clear();
             for (tenant, line) in &mut queue.lines {
-                let cut = line.items.keys().nth(MOST_OF_LINE).copied();
-                let behind = cut.map_or(0, |cut| line.items.split_off(&cut).len());
+                let behind = line.items.truncate(MOST_OF_LINE);
                 queue.waiting -= behind;
                 slots.tenants.accounts[*tenant].waiting -= behind;
-                (0..).zip(line.items.values_mut()).for_each(|(place, item)| item.tag = place);
+                (0..).zip(line.items.iter_mut()).for_each(|(place, item)| item.tag = place);
                 let waiting = self.seen.outside(number, *tenant) + behind as u64;
                 if waiting > 0
-                    && let Some(((priority, _), like)) = line.items.last_key_value()
+                    && let Some(((priority, _), like)) = line.items.last()
                 {
-                    let (priority, like, place) = (*priority, *like, line.items.len() as u64);
+                    let (like, place) = (*like, line.items.len() as u64);
                     outside.insert((number, *tenant), Outside { waiting, place, priority, like });
                 }
             }
@@ -146,9 +148,10 @@ impl ForwardPool {
     pub(in crate::core) fn waiting(&self) -> impl Iterator<Item = (usize, usize, u64)> {
         let queues = self.slots.queues.iter().enumerate();
         queues.flat_map(move |(queue, of)| {
-            of.lines.iter().map(move |(tenant, line)| {
-                let outside = self.outside.get(&(queue, *tenant)).map_or(0, |outside| outside.waiting);
-                (queue, *tenant, line.items.len() as u64 + outside)
+            of.tenants().into_iter().map(move |tenant| {
+                let here = of.lines.get(&tenant).map_or(0, |line| line.items.len() as u64);
+                let outside = self.outside.get(&(queue, tenant)).map_or(0, |outside| outside.waiting);
+                (queue, tenant, here + outside)
             })
         })
     }

@@ -18,8 +18,9 @@
 //! - No more runs than slots are granted, whatever the queues do; each grant ends in exactly one of
 //!   [`finish`](Slots::finish), [`cancel`](Slots::cancel) and [`hold`](Slots::hold), or is taken back untaken.
 //! - The same calls with the same times give the same grants.
-//! - A call costs O(log n) for each grant, and a little for each queue; the memory does not grow with the number of tenants
-//!   that ever came.
+//! - A grant costs O(log n) at most, and a little for each queue that may start something: no call searches all tenants or tasks
+//!   unless it says so, names are looked up once, when a task comes, and nothing is allocated where the numbers of queues, tenants
+//!   and runs stay as they were. The memory does not grow with the number of tenants that ever came.
 //!
 //! Where the parts come from: shares by start-time fair queueing (Goyal 1997), with the cost corrected at the end as in
 //! Kubernetes' priority and fairness; who is owed, by the mean, as in Linux' EEVDF; the part of the promise that is used, as in
@@ -30,7 +31,10 @@ mod decision;
 mod fault;
 mod forward;
 mod give_way;
+mod lazy_heap;
 mod line;
+mod line_items;
+mod numbers;
 mod queue;
 mod reason;
 mod reserve;
@@ -41,13 +45,14 @@ mod tenant;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use self::cost::TaskCosts;
+use self::lazy_heap::LazyHeap;
 use self::line::Item;
+use self::numbers::NumberMap;
 use self::queue::PooledQueue;
 use self::reserve::Promises;
 use self::run::SlotRun;
@@ -140,9 +145,15 @@ pub struct Slots {
     tenants: TenantBook,
     costs: TaskCosts,
     promises: Promises,
-    runs: HashMap<u64, SlotRun>,
+    runs: NumberMap<u64, SlotRun>,
     /// When each run has gone on for as long as it was charged.
-    overruns: BTreeSet<(Timestamp, u64)>,
+    overruns: LazyHeap<(Timestamp, u64)>,
+    /// The number of lines that contend.
+    contending: usize,
+    /// Whether any queue has a guarantee.
+    any_guarantee: bool,
+    /// Room for the queues that may start something, while it is decided.
+    able: Vec<usize>,
     next_run: u64,
     next_arrival: u64,
     /// The tenants with as many slots as one tenant may have beside others.
@@ -166,8 +177,11 @@ impl Slots {
             tenants: TenantBook::default(),
             costs: TaskCosts::default(),
             promises: Promises::new(rules.reserve),
-            runs: HashMap::new(),
-            overruns: BTreeSet::new(),
+            runs: NumberMap::default(),
+            overruns: LazyHeap::default(),
+            contending: 0,
+            any_guarantee: false,
+            able: Vec::new(),
             next_run: 0,
             next_arrival: 0,
             large: Vec::new(),
@@ -182,6 +196,7 @@ impl Slots {
     /// Adds a queue, which starts nothing before it [reports](Self::report) free workers. Returns its number in the pool.
     pub fn join(&mut self, terms: QueueTerms) -> usize {
         let terms = QueueTerms { target: terms.target.max(Duration::from_micros(1)), ..terms };
+        self.any_guarantee |= terms.min_workers > 0;
         let is_new = self.promises.add(terms.target);
         self.queues.push(PooledQueue::new(terms));
         if is_new {
@@ -237,7 +252,7 @@ impl Slots {
         }
         let key = of.lines.iter().find_map(|(tenant, line)| {
             let (key, _) = line.items.iter().find(|(_, item)| item.tag == tag)?;
-            Some((*tenant, *key))
+            Some((*tenant, key))
         });
         if let Some((tenant, key)) = key {
             self.take_out(queue, tenant, key);
@@ -256,7 +271,7 @@ impl Slots {
     pub fn clear(&mut self, queue: usize, now: Timestamp) {
         let Some(of) = self.queues.get_mut(queue) else { return };
         let (granted, held) = (std::mem::take(&mut of.granted), std::mem::take(&mut of.held));
-        let tenants: Vec<usize> = of.lines.keys().copied().collect();
+        let tenants = of.tenants();
         for run in granted {
             self.cancel(run, now);
         }
@@ -286,8 +301,7 @@ impl Slots {
         let of = &mut self.queues[queue];
         of.free = keep - of.granted.len().min(keep);
         if was_open != is_open {
-            let tenants: Vec<usize> = of.lines.keys().copied().collect();
-            for tenant in tenants {
+            for tenant in of.tenants() {
                 if is_open {
                     self.tenants.lift(tenant);
                     self.enter(queue, tenant);
@@ -398,7 +412,7 @@ impl Slots {
 
     /// Whether a task waits that could start if it had a slot.
     pub fn is_wanted(&self) -> bool {
-        self.queues.iter().any(|queue| queue.contending > 0)
+        self.contending > 0
     }
 
     /// The number of slots.
@@ -428,7 +442,7 @@ impl Slots {
             let owed_since = Some(self.tenants.accounts[*tenant].owed_since);
             let times =
                 move |item: &Item| WaitTimes { since: item.since, owed_since, ..WaitTimes::default() };
-            line.items.values().map(move |item| times(item).counts_from())
+            line.items.iter().map(move |(_, item)| times(item).counts_from())
         });
         CountedWaits { oldest: oldest.min(), is_any_over_share: !of.lines.keys().all(counts) }
     }

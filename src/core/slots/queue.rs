@@ -4,18 +4,28 @@
 //! contest says what its tenant has had by now, and whether the tenant is owed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use super::cost::micros;
 use super::fault::Fault;
-use super::line::{Contest, Head, Item, Line, LineKey, LinePlace};
+use super::line::{Contest, Head, Item, Line, LineKey, LinePlace, Lines};
+use super::line_items::LineItems;
 use super::tenant::Owed;
 use super::{QueueTerms, Slots};
 use crate::core::Timestamp;
 use crate::core::counted_wait::WaitTimes;
 
+/// So many lines that are gone leave their memory to lines to come.
+const MOST_SPARE: usize = 64;
+
 /// One queue of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct PooledQueue {
     pub(super) terms: QueueTerms,
+    /// Its target in whole microseconds.
+    pub(super) target: u64,
+    /// A head that has waited for so many microseconds has used half of the target.
+    pub(super) strained_after: u64,
     /// The place of its target among the promises of the pool.
     pub(super) promise: usize,
     /// Whether it may start anything.
@@ -29,10 +39,14 @@ pub(super) struct PooledQueue {
     /// The number of its grants and runs.
     pub(super) running: usize,
     /// The tasks that wait, by tenant.
-    pub(super) lines: BTreeMap<usize, Line>,
+    pub(super) lines: Lines,
+    /// The memory of lines that are gone, for lines to come.
+    spare: Vec<LineItems>,
     pub(super) waiting: usize,
     /// The lines that contend, by how many promises a run of their heads would block.
     pub(super) contests: Vec<Contest>,
+    /// The numbers of the contests in which lines are.
+    occupied: Vec<usize>,
     /// The number of lines that contend.
     pub(super) contending: usize,
     /// The grants that it has not taken.
@@ -45,20 +59,87 @@ impl PooledQueue {
     pub(super) fn new(terms: QueueTerms) -> Self {
         Self {
             terms,
+            target: micros(terms.target),
+            strained_after: half(terms.target),
             promise: 0,
             is_open: false,
             is_asleep: false,
             epoch: 0,
             free: 0,
             running: 0,
-            lines: BTreeMap::new(),
+            lines: Lines::default(),
+            spare: Vec::new(),
             waiting: 0,
             contests: Vec::new(),
+            occupied: Vec::new(),
             contending: 0,
             granted: VecDeque::new(),
             held: BTreeMap::new(),
         }
     }
+
+    /// The tenants of its lines, in the order of their numbers.
+    pub(super) fn tenants(&self) -> Vec<usize> {
+        let mut tenants: Vec<usize> = self.lines.keys().copied().collect();
+        tenants.sort_unstable();
+        tenants
+    }
+
+    /// Finds the first entries of its contests, for the [contests](Self::contests_to) that are asked for afterwards.
+    pub(super) fn look(&mut self) {
+        for number in &self.occupied {
+            self.contests[*number].look(*number, &self.lines);
+        }
+    }
+
+    /// The contests in which lines are whose heads block so many promises at most.
+    pub(super) fn contests_to(&self, open_to: usize) -> impl Iterator<Item = &Contest> {
+        let numbers = self.occupied.iter().take_while(move |number| **number <= open_to);
+        numbers.map(move |number| &self.contests[*number])
+    }
+
+    fn enter_contest(&mut self, place: &LinePlace) {
+        let contest = &mut self.contests[place.blocks];
+        if contest.is_empty()
+            && let Err(at) = self.occupied.binary_search(&place.blocks)
+        {
+            self.occupied.insert(at, place.blocks);
+        }
+        contest.enter(place);
+        contest.tidy(place.blocks, &self.lines);
+        self.contending += 1;
+    }
+
+    fn leave_contest(&mut self, place: &LinePlace) {
+        let contest = &mut self.contests[place.blocks];
+        contest.leave(place);
+        if contest.is_empty()
+            && let Ok(at) = self.occupied.binary_search(&place.blocks)
+        {
+            self.occupied.remove(at);
+        }
+        self.contending -= 1;
+    }
+
+    /// Takes a task out of its line, which contends nowhere. A line without tasks is none.
+    fn remove_item(&mut self, tenant: usize, key: LineKey) -> Option<Item> {
+        let line = self.lines.get_mut(&tenant)?;
+        let item = line.items.remove(key)?;
+        if line.items.is_empty()
+            && let Some(line) = self.lines.remove(&tenant)
+            && self.spare.len() < MOST_SPARE
+            && line.items.is_small()
+        {
+            self.spare.push(line.items);
+        }
+        self.waiting -= 1;
+        Some(item)
+    }
+}
+
+/// After how many whole microseconds half of a duration is over.
+fn half(target: Duration) -> u64 {
+    u64::try_from(target.as_nanos().div_ceil(2_000)).unwrap_or(u64::MAX)
 }
 
 impl Slots {
@@ -75,7 +156,7 @@ impl Slots {
     }
 
     pub(super) fn find_place(&mut self, queue: usize) {
-        let tenants: Vec<usize> = self.queues[queue].lines.keys().copied().collect();
+        let tenants = self.queues[queue].tenants();
         tenants.iter().for_each(|tenant| self.leave_contest(queue, *tenant));
         let of = &mut self.queues[queue];
         of.promise = self.promises.place(of.terms.target);
@@ -91,9 +172,11 @@ impl Slots {
         self.tenants.accounts[tenant].waiting += 1;
         let of = &mut self.queues[queue];
         of.waiting += 1;
-        let line = of.lines.entry(tenant).or_default();
-        line.items.insert(key, item);
-        if line.items.first_key_value().is_some_and(|(first, _)| *first == key) {
+        let line = of
+            .lines
+            .entry(tenant)
+            .or_insert_with(|| Line { items: of.spare.pop().unwrap_or_default(), place: None });
+        if line.items.insert(key, item) {
             self.leave_contest(queue, tenant);
             self.enter(queue, tenant);
             self.settle(tenant, now);
@@ -102,16 +185,16 @@ impl Slots {
 
     /// Takes a task out of its line. What follows may be its new head.
     pub(super) fn take_out(&mut self, queue: usize, tenant: usize, key: LineKey) -> Option<Item> {
-        self.leave_contest(queue, tenant);
-        let of = &mut self.queues[queue];
-        let line = of.lines.get_mut(&tenant)?;
-        let item = line.items.remove(&key)?;
-        if line.items.is_empty() {
-            of.lines.remove(&tenant);
-        }
-        of.waiting -= 1;
-        self.tenants.accounts[tenant].waiting -= 1;
+        let item = self.take_off(queue, tenant, key)?;
         self.enter(queue, tenant);
+        Some(item)
+    }
+
+    /// As [`take_out`](Self::take_out), but the line contends no more until it [enters](Self::enter) again.
+    pub(super) fn take_off(&mut self, queue: usize, tenant: usize, key: LineKey) -> Option<Item> {
+        self.leave_contest(queue, tenant);
+        let item = self.queues[queue].remove_item(tenant, key)?;
+        self.tenants.accounts[tenant].waiting -= 1;
         Some(item)
     }
 
@@ -123,8 +206,8 @@ impl Slots {
             return;
         }
         let Some(line) = of.lines.get_mut(&tenant).filter(|line| line.place.is_none()) else { return };
-        let head = if reverses { line.items.last_key_value() } else { line.items.first_key_value() };
-        let Some((&(priority, arrival), item)) = head else { return };
+        let head = if reverses { line.items.last() } else { line.items.first() };
+        let Some(((priority, arrival), item)) = head else { return };
         let most = self.costs.most(item.task, &account.costs, of.terms.typical);
         let owed_since = Some(account.owed_since);
         let since = WaitTimes { since: item.since, owed_since, ..WaitTimes::default() }.counts_from();
@@ -135,9 +218,9 @@ impl Slots {
             weight: account.weight,
             is_owed: account.owed == Owed::Yes,
         };
-        of.contests[place.blocks].enter(&place);
         line.place = Some(place);
-        of.contending += 1;
+        of.enter_contest(&place);
+        self.contending += 1;
         account.lines.push(queue);
     }
 
@@ -145,10 +228,12 @@ impl Slots {
     pub(super) fn leave_contest(&mut self, queue: usize, tenant: usize) {
         let of = &mut self.queues[queue];
         let place = of.lines.get_mut(&tenant).and_then(|line| line.place.take());
-        if let Some(place) = place {
-            of.contests[place.blocks].leave(&place);
-            of.contending -= 1;
-            self.tenants.accounts[tenant].lines.retain(|line| *line != queue);
+        let Some(place) = place else { return };
+        of.leave_contest(&place);
+        self.contending -= 1;
+        let lines = &mut self.tenants.accounts[tenant].lines;
+        if let Some(at) = lines.iter().position(|line| *line == queue) {
+            lines.swap_remove(at);
         }
     }
 
@@ -163,13 +248,15 @@ impl Slots {
             if place.spent == spent && place.is_owed == is_owed {
                 continue;
             }
-            of.contests[place.blocks].leave(place);
+            let before = *place;
             if is_owed && !place.is_owed {
                 let (since, owed_since) = (place.head.since, Some(owed_since));
                 place.head.since = WaitTimes { since, owed_since, ..WaitTimes::default() }.counts_from();
             }
             (place.spent, place.is_owed) = (spent, is_owed);
-            of.contests[place.blocks].enter(place);
+            let contest = &mut of.contests[before.blocks];
+            contest.change(&before, place);
+            contest.tidy(before.blocks, &of.lines);
         }
     }
 

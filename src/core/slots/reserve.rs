@@ -74,8 +74,11 @@ impl Promises {
 
     /// How many promises a run may block that starts now.
     pub(super) fn open_to(&self, slots: usize, now: Timestamp) -> usize {
+        let most_kept = self.stated.unwrap_or(slots / 4).min(slots.saturating_sub(1));
         let mut demand = 0.0;
-        for (place, promise) in self.promises.iter().enumerate() {
+        // A run blocks the first few promises, so those behind one that few runs block are blocked by no more.
+        let blocked = self.promises.iter().take_while(|promise| promise.blockers + most_kept >= slots);
+        for (place, promise) in blocked.enumerate() {
             demand += promise.demand.slots(now);
             let kept = self.stated.unwrap_or_else(|| reserve(demand, slots)).min(slots.saturating_sub(1));
             if kept > 0 && promise.blockers + kept >= slots {

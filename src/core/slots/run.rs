@@ -44,12 +44,12 @@ impl Slots {
     pub(super) fn start(&mut self, choice: Choice, now: Timestamp) -> Option<u64> {
         let (queue, tenant) = (choice.queue, choice.head.tenant);
         // Where nobody else wants a slot, what a tenant has is at nobody's cost.
-        let is_alone = self.queues.iter().map(|of| of.contending).sum::<usize>() == 1;
+        let is_alone = self.contending == 1;
         if is_alone {
             self.tenants.floor = self.tenants.floor.max(self.tenants.accounts[tenant].done);
         }
         let key = (choice.head.priority, choice.head.arrival);
-        let item = self.take_out(queue, tenant, key)?;
+        let item = self.take_off(queue, tenant, key)?;
         let run = self.next_run;
         self.next_run += 1;
         let charges = !self.has(Fault::ForgetsCost);
@@ -78,8 +78,9 @@ impl Slots {
             charge,
             gives_way: false,
         };
-        self.overruns.insert(started.overrun(run));
         self.runs.insert(run, started);
+        self.await_overrun(started.overrun(run));
+        self.enter(queue, tenant); // with what it is charged by now
         self.recharge(tenant);
         self.note_large(tenant);
         self.settle(tenant, now);
@@ -91,7 +92,6 @@ impl Slots {
         let forgets = self.has(Fault::ForgetsCost);
         let Some(over) = self.runs.remove(&run) else { return };
         let took = now.since(over.started_at);
-        self.overruns.remove(&over.overrun(run));
         self.promises.ended(over.blocks);
         let (of, account) = (&mut self.queues[over.queue], &mut self.tenants.accounts[over.tenant]);
         of.running -= 1;
@@ -138,7 +138,6 @@ impl Slots {
             return Some(undone);
         }
         let undone = self.runs.remove(&run)?;
-        self.overruns.remove(&undone.overrun(run));
         self.promises.ended(undone.blocks);
         let (of, account) = (&mut self.queues[undone.queue], &mut self.tenants.accounts[undone.tenant]);
         of.granted.retain(|granted| *granted != run);
@@ -152,20 +151,26 @@ impl Slots {
         Some(undone)
     }
 
+    /// Notes when a run has gone on for as long as it was charged.
+    fn await_overrun(&mut self, overrun: (Timestamp, u64)) {
+        self.overruns.push(overrun);
+        self.overruns.tidy(self.runs.len(), |(_, run)| self.runs.contains_key(run));
+    }
+
     /// Charges the runs for more that have gone on for as long as they were charged: for twice the time.
     pub(super) fn charge_overruns(&mut self, now: Timestamp) {
-        while let Some(&(at, run)) = self.overruns.first()
+        while let Some((at, run)) = self.overruns.peek()
             && at <= now
         {
-            self.overruns.pop_first();
-            let Some(over) = self.runs.get_mut(&run) else { continue };
+            self.overruns.pop();
+            let Some(over) = self.runs.get_mut(&run) else { continue }; // it is over
             over.expected = over.expected.saturating_mul(2).max(cost::LEAST_EXPECTED);
             let account = &mut self.tenants.accounts[over.tenant];
             let charge = account.cost(over.expected);
             account.held = account.held - over.charge + charge;
             over.charge = charge;
             let (tenant, overrun) = (over.tenant, over.overrun(run));
-            self.overruns.insert(overrun);
+            self.await_overrun(overrun);
             self.recharge(tenant);
             self.settle(tenant, now);
         }

@@ -6,11 +6,12 @@
 //!   or at what it has had, whichever is more: debt is kept, credit is not.
 //! - Only tenants with work, or with a debt, are remembered, and of those without work a bounded number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cost::{OwnCosts, micros};
+use super::lazy_heap::LazyHeap;
 use crate::core::Timestamp;
 
 /// How long a tenant counts as being about after its last task.
@@ -27,7 +28,14 @@ pub(super) type Spent = u128;
 
 /// The slot time of a run divided by a weight. It is never nothing, so that no weight makes runs free.
 pub(super) fn spent(took: u64, weight: u64) -> Spent {
-    ((u128::from(took) << 20) / u128::from(weight.max(1))).max(1)
+    let weight = weight.max(1);
+    // A division of 64 bits is the quicker one, and half a year of microseconds fits.
+    let spent = if took.leading_zeros() >= 20 {
+        u128::from((took << 20) / weight)
+    } else {
+        (u128::from(took) << 20) / u128::from(weight)
+    };
+    spent.max(1)
 }
 
 /// `from`, moved by a fifth of the way to `to`.
@@ -138,13 +146,17 @@ impl TenantAccount {
 #[derive(Clone, Debug, Default)]
 pub(super) struct TenantBook {
     pub(super) accounts: Vec<TenantAccount>,
-    numbers: BTreeMap<Arc<str>, usize>,
+    numbers: HashMap<Arc<str>, usize>,
     /// Numbers that nobody has.
     spare: Vec<usize>,
     weights: BTreeMap<Box<str>, u64>,
     pub(super) floor: Spent,
-    pub(super) unowed: BTreeSet<(Spent, usize)>,
-    pub(super) ahead: BTreeSet<(Spent, usize)>,
+    /// The tenants that are not owed. In force is what their shelves say.
+    unowed: LazyHeap<(Spent, usize)>,
+    unowed_count: usize,
+    /// The tenants that are too far ahead, in the same way.
+    ahead: LazyHeap<(Spent, usize)>,
+    ahead_count: usize,
     idle: BTreeSet<(Spent, usize)>,
     busy: usize,
     /// The weights of all tenants with work.
@@ -189,7 +201,22 @@ impl TenantBook {
 
     /// The tenants that have accounts, in the order of their names.
     pub(super) fn all(&self) -> impl Iterator<Item = &TenantAccount> {
-        self.numbers.values().map(|number| &self.accounts[*number])
+        let mut all: Vec<&TenantAccount> =
+            self.numbers.values().map(|number| &self.accounts[*number]).collect();
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        all.into_iter()
+    }
+
+    /// Of the tenants that are not owed, the one that has had least, with that.
+    pub(super) fn first_unowed(&mut self) -> Option<(Spent, usize)> {
+        let accounts = &self.accounts;
+        self.unowed.first(|entry| is_unowed(accounts, entry))
+    }
+
+    /// Of the tenants that are too far ahead, the one that will be so for the shortest, with what the least must have had by then.
+    pub(super) fn first_ahead(&mut self) -> Option<(Spent, usize)> {
+        let accounts = &self.accounts;
+        self.ahead.first(|entry| is_ahead(accounts, entry))
     }
 
     /// Sets the weight of a tenant for its charges from now on. Returns its number if it has an account.
@@ -242,12 +269,8 @@ impl TenantBook {
         self.accounts[number].shelf = shelf;
         match before {
             Shelf::None => {}
-            Shelf::Unowed(key) => {
-                self.unowed.remove(&(key, number));
-            }
-            Shelf::Ahead(key) => {
-                self.ahead.remove(&(key, number));
-            }
+            Shelf::Unowed(_) => self.unowed_count -= 1,
+            Shelf::Ahead(_) => self.ahead_count -= 1,
             Shelf::Idle(key) => {
                 self.idle.remove(&(key, number));
             }
@@ -255,10 +278,14 @@ impl TenantBook {
         match shelf {
             Shelf::None => {}
             Shelf::Unowed(key) => {
-                self.unowed.insert((key, number));
+                self.unowed.push((key, number));
+                self.unowed_count += 1;
+                self.unowed.tidy(self.unowed_count, |entry| is_unowed(&self.accounts, entry));
             }
             Shelf::Ahead(key) => {
-                self.ahead.insert((key, number));
+                self.ahead.push((key, number));
+                self.ahead_count += 1;
+                self.ahead.tidy(self.ahead_count, |entry| is_ahead(&self.accounts, entry));
             }
             Shelf::Idle(key) => {
                 self.idle.insert((key, number));
@@ -303,7 +330,9 @@ impl TenantBook {
             accounts: accounts.collect(),
             floor: self.floor,
             unowed: self.unowed.clone(),
+            unowed_count: self.unowed_count,
             ahead: self.ahead.clone(),
+            ahead_count: self.ahead_count,
             busy: self.busy,
             busy_weight: self.busy_weight,
             rested: self.rested.clone(),
@@ -344,8 +373,19 @@ impl TenantBook {
     }
 }
 
+fn is_unowed(accounts: &[TenantAccount], (key, number): &(Spent, usize)) -> bool {
+    accounts.get(*number).is_some_and(|account| account.shelf == Shelf::Unowed(*key))
+}
+
+fn is_ahead(accounts: &[TenantAccount], (key, number): &(Spent, usize)) -> bool {
+    accounts.get(*number).is_some_and(|account| account.shelf == Shelf::Ahead(*key))
+}
+
 /// The beginning of a name.
 pub(super) fn bounded(name: &str) -> &str {
+    if name.len() <= MOST_NAME {
+        return name;
+    }
     let end = name.char_indices().nth(MOST_NAME).map_or(name.len(), |(at, _)| at);
     name.get(..end).unwrap_or(name)
 }
@@ -386,6 +426,9 @@ mod tests {
         assert_eq!(spent(1, u64::MAX), 1);
         assert_eq!(spent(2_000, 2 * ONE), spent(1_000, ONE));
         assert!(spent(5, 0) > 0, "nobody is busy");
+        for took in [(1 << 44) - 1, 1 << 44, u64::MAX] {
+            assert_eq!(spent(took, 3 * ONE), (u128::from(took) << 20) / 3_000, "however long it takes");
+        }
     }
 
     /// A hundred thousand tenants that came once leave nothing behind, and those with debts a bounded number of accounts.

@@ -74,7 +74,7 @@ impl Asker {
 
     async fn by_client(&self, client: &dyn Client, question: Question) -> Answer {
         match question {
-            Question::Enqueue(call) => Answer::Enqueued(client.enqueue(*call).await),
+            Question::Enqueue(call) => Answer::Enqueued(client.enqueue(call).await),
             Question::EnqueueMany(calls) => Answer::EnqueuedMany(client.enqueue_many(calls).await),
             Question::Launch(canvas) => Answer::Launched(client.launch(*canvas).await),
             Question::AddToChord { canvas, nth } => Answer::Launched(match &self.context {

@@ -15,7 +15,7 @@ mod reading;
 
 use super::hourly_notes::HourlyNotes;
 use super::{Notes, StoreError, packed};
-use crate::core::history::{Hour, KEPT_HOURS, Resolution};
+use crate::core::history::{Hour, HourWithoutWaits, KEPT_HOURS, Resolution};
 use crate::core::text::shortened;
 
 pub(crate) use hour_note::HourNote;
@@ -71,9 +71,9 @@ fn packed(hour: &Hour) -> Result<String, StoreError> {
     packed::packed(hour, LEVEL, "an hour of the history")
 }
 
-/// The hour of a note. `None`: the note is none of this version.
+/// The hour of a note. One that an earlier version has written has no percentiles. `None`: the note is none of this version.
 fn read(text: &str) -> Option<Hour> {
-    packed::unpacked(text)
+    packed::unpacked(text).or_else(|| packed::unpacked::<HourWithoutWaits>(text).map(Hour::from))
 }
 
 /// What the notes have of an hour, one for each process.
@@ -103,7 +103,7 @@ pub(crate) async fn forget_old(notes: &dyn Notes, now: u64) -> Result<bool, Stor
 mod tests {
     use super::*;
     use crate::core::Timestamp;
-    use crate::core::history::{HistoryCounts, HistoryEvent, Mark, MinuteRows};
+    use crate::core::history::{HistoryCounts, HistoryEvent, Mark, MinuteRows, WaitSpread};
     use crate::store::{CompareAndSet, MemoryStore};
 
     /// The note that says where the history begins.
@@ -113,7 +113,7 @@ mod tests {
         let mut counts = HistoryCounts::default();
         (0..received).for_each(|_| counts.count(HistoryEvent::Received));
         let mut hour = Hour::default();
-        hour.add("q", &MinuteRows { minute, tasks: vec![("t".into(), counts)], tenants: Vec::new() });
+        hour.add("q", &MinuteRows { minute, tasks: vec![("t".into(), counts)], ..MinuteRows::default() });
         hour
     }
 
@@ -144,7 +144,9 @@ mod tests {
                     };
                     (0..12).map(|n| (format!("{kind} {n} of {queue}").into(), counts(n))).collect()
                 };
-                let rows = MinuteRows { minute, tasks: names("task"), tenants: names("tenant") };
+                let mut waits = WaitSpread::default();
+                (0..40).for_each(|n| waits.record(std::time::Duration::from_millis(1 << n)));
+                let rows = MinuteRows { minute, tasks: names("task"), tenants: names("tenant"), waits };
                 received += rows.tasks.iter().map(|(_, counts)| counts.received).sum::<u64>();
                 hour.add(&format!("queue {queue}"), &rows);
             }

@@ -118,7 +118,7 @@ fn retries_and_crashes_are_attempts() {
     let again = Context::of_run(RunSetup {
         message: Arc::clone(Context::detached().message_arc()),
         worker: "".into(),
-        sinks: Sinks::default(),
+        sinks: Arc::default(),
         fence: None,
         again: true,
         keeper: None,

@@ -9,11 +9,8 @@ use crate::task::canvas::{Node, NodeKind};
 use crate::task::{Arguments, EnqueueError, HandedOver, Message};
 
 impl Dispatcher {
-    /// Refuses a message to a broadcast that needs one end.
+    /// Refuses a message that needs one end, and whose queue is a broadcast.
     pub(super) fn check_broadcast(&self, message: &Message) -> Result<(), EnqueueError> {
-        if !self.route.is_broadcast(&message.queue) {
-            return Ok(());
-        }
         match needs_one_run(message) {
             Some(what) => Err(refused(&message.task, &message.queue, what)),
             None => Ok(()),

@@ -88,7 +88,7 @@ proptest! {
         prop_assert_eq!(read.options.retry.max_retries, options.retry.max_retries);
         prop_assert_eq!(read.countdown.is_some(), countdown.is_some());
         let before = now();
-        let mut message = fill_in(NewTask { options, ..read }, "q".to_owned(), None);
+        let mut message = fill_in(NewTask { options, ..read }, "q".to_owned(), None, now());
         // A task with the longest of all delays never starts; it must not start at once.
         if let Some(countdown) = countdown.filter(|_| eta.is_none()) {
             let least = before + countdown.saturating_sub(Duration::from_secs(2)).min(Duration::from_secs(1 << 40));

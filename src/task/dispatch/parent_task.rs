@@ -22,18 +22,18 @@ impl ParentTask {
     /// The origin of a message that is sent from here: the task whose body this thread runs, if it runs one, and the span
     /// that this thread is in.
     pub(super) fn current() -> Self {
-        let of = current_message().map(|message| Self::of(&message)).unwrap_or_default();
-        let Self { root_id, parent_id, trace: of_task, .. } = of;
         let mut trace = span_headers();
-        trace.inherit_trace(&of_task);
-        Self { root_id, parent_id, trace, ..Self::default() }
+        let Some(message) = current_message() else { return Self { trace, ..Self::default() } };
+        trace.inherit_trace(&message.headers.trace());
+        let parent_id = Some(message.id.clone());
+        Self { root_id: Some(root_of(&message)), parent_id, trace, ..Self::default() }
     }
 
     /// The origin of what follows from this message.
     pub(crate) fn of(message: &Message) -> Self {
         let workflow = message.workflow.as_deref();
         Self {
-            root_id: workflow.and_then(|w| w.root_id.clone()).or_else(|| Some(message.id.clone())),
+            root_id: Some(root_of(message)),
             parent_id: Some(message.id.clone()),
             stamped_headers: workflow.map(|w| w.stamped_headers.clone()).unwrap_or_default(),
             stamps: workflow.map(|w| w.stamps.clone()).unwrap_or_default(),
@@ -41,4 +41,10 @@ impl ParentTask {
             trace: message.headers.trace(),
         }
     }
+}
+
+/// The first of the tasks that led to this one, or the task itself.
+fn root_of(message: &Message) -> TaskId {
+    let root = message.workflow.as_deref().and_then(|workflow| workflow.root_id.as_ref());
+    root.unwrap_or(&message.id).clone()
 }

@@ -128,7 +128,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::task::{PermitHolder, PermitKeeper, RunSetup, Sinks};
+    use crate::task::{PermitHolder, PermitKeeper, RunSetup};
 
     /// Grants everything, and notes what it is told.
     #[derive(Default)]
@@ -166,7 +166,7 @@ mod tests {
         let context = Context::of_run(RunSetup {
             message: Arc::new(message),
             worker: "q#0".into(),
-            sinks: Sinks::default(),
+            sinks: Arc::default(),
             fence: None,
             again: false,
             keeper: Some(Arc::clone(&keeper) as Arc<dyn PermitKeeper>),

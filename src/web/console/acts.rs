@@ -17,16 +17,17 @@ use serde_json::json;
 use super::act_log::ActRecord;
 use super::address::{PageName, ScreenAddress};
 use super::brake_form::{self, BrakeForm, SURE};
-use super::bulk_acts::{self, BulkForm, BulkReach};
+use super::bulk_acts::{self, BulkForm};
 use super::call_form::{self, CallForm};
 use super::fields::Fields;
+use super::outcomes::{deleted, reach, retried};
 use super::pages::acted_filter;
 use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::{Console, task_facts, token, words};
 use crate::actors::BeatError;
-use crate::app::{BrakeScope, BulkAction};
-use crate::broker::{Retried, TaskEdit, TaskFilter};
+use crate::app::BulkAction;
+use crate::broker::{TaskEdit, TaskFilter};
 use crate::core::brake::BrakeAction;
 use crate::task::clock::now;
 use crate::task::{Arguments, TaskId};
@@ -60,7 +61,8 @@ pub(super) enum OperatorAct {
     SetWeight { tenant: String, weight: f64 },
     Enqueue(Box<CallForm>),
     Bulk(Box<BulkForm>),
-    // What the act has done says who may undo it.
+    // What the act does says who may cancel or undo it.
+    CancelBulk { id: String, action: BulkAction },
     UndoBulk { id: String, action: BulkAction },
 }
 
@@ -114,6 +116,9 @@ impl OperatorAct {
             "bulk_retry" => bulk(BulkAction::Retry)?,
             "bulk_move" => bulk(BulkAction::Move)?,
             "bulk_purge" => bulk(BulkAction::Purge)?,
+            "cancel_bulk" => {
+                Self::CancelBulk { id: fields.required("id")?, action: bulk_acts::action_of(fields)? }
+            }
             "undo_bulk" => {
                 Self::UndoBulk { id: fields.required("id")?, action: bulk_acts::action_of(fields)? }
             }
@@ -149,7 +154,9 @@ impl OperatorAct {
             Self::Delete { .. } | Self::DeleteAll { .. } => Permission::Delete,
             Self::Unblock { .. } | Self::SetConcurrency { .. } => Permission::SteerLane,
             Self::Bulk(form) => bulk_acts::permission_of(form.action),
-            Self::UndoBulk { action, .. } => bulk_acts::permission_of(*action),
+            Self::CancelBulk { action, .. } | Self::UndoBulk { action, .. } => {
+                bulk_acts::permission_of(*action)
+            }
             Self::RunNow { .. } => Permission::RunNow,
             Self::PauseEntry { .. } | Self::ResumeEntry { .. } => Permission::PauseEntry,
             Self::SetBrake(_)
@@ -182,6 +189,7 @@ impl OperatorAct {
                 format!("let at most {most} runs of the lane {scope}/{key} go on at a time")
             }
             Self::Bulk(form) => form.what(),
+            Self::CancelBulk { id, action } => format!("cancel the bulk {} {id}", action.as_str()),
             Self::UndoBulk { id, action } => format!("undo the bulk {} {id}", action.as_str()),
             Self::RunNow { entry } => format!("run the periodic entry {entry} now"),
             Self::PauseEntry { entry } => format!("pause the periodic entry {entry}"),
@@ -218,7 +226,7 @@ impl OperatorAct {
                 ActSubject::of(chosen.get("queue").map(str::to_owned), None)
             }
             Self::Bulk(form) => ActSubject::of(form.rule.queue.clone(), brake_form::tenant_of(&form.rule)),
-            Self::UndoBulk { id, action } => {
+            Self::CancelBulk { id, action } | Self::UndoBulk { id, action } => {
                 let rule = bulk_acts::bulk_act(console, id, *action).await?.rule;
                 ActSubject::of(rule.queue.clone(), brake_form::tenant_of(&rule))
             }
@@ -333,12 +341,18 @@ impl OperatorAct {
             Self::Bulk(form) => {
                 let reach = form.reach(console);
                 bulk_acts::check_sender(console, request, &reach, self.permission()).await?;
-                form.begin(&celeriac).await
+                form.begin(console, &celeriac).await
+            }
+            Self::CancelBulk { id, action } => {
+                bulk_acts::check_touch(console, request, id, *action).await?;
+                let act = celeriac.cancel_bulk(id).await?;
+                Ok(format!(
+                    "it ends at its next step; {} done by now, which can be undone as always",
+                    words::counted(act.done, "task is", "tasks are")
+                ))
             }
             Self::UndoBulk { id, action } => {
-                let act = bulk_acts::bulk_act(console, id, *action).await?;
-                let reach = BulkReach::of(console, &act.rule, act.to.as_deref());
-                bulk_acts::check_sender(console, request, &reach, self.permission()).await?;
+                bulk_acts::check_touch(console, request, id, *action).await?;
                 celeriac.undo_bulk(id).await?;
                 Ok("what has not run goes back, in the background".to_owned())
             }
@@ -425,14 +439,6 @@ fn sure(fields: &Fields) -> Result<BrakeForm, ConsoleProblem> {
     Ok(form)
 }
 
-/// Where a brake holds, in words.
-fn reach(scope: BrakeScope) -> &'static str {
-    match scope {
-        BrakeScope::Fleet => "in all programs that keep their notes in the same place, within a second",
-        BrakeScope::Process => "in this program, until it ends",
-    }
-}
-
 fn one(id: &TaskId) -> TaskFilter {
     TaskFilter::new().ids([id.clone()])
 }
@@ -445,33 +451,6 @@ fn shown(chosen: &ScreenAddress) -> String {
         .map(|(name, value)| format!("{name} {}", words::line(value, 80)))
         .collect();
     if conditions.is_empty() { "no condition".to_owned() } else { conditions.join(", ") }
-}
-
-fn deleted(count: usize) -> String {
-    match count {
-        0 => "none was there any more".to_owned(),
-        count => format!("{} deleted", words::counted(count as u64, "task is", "tasks are")),
-    }
-}
-
-/// What came of trying tasks again. That none could be is an error.
-fn retried(retried: &Retried) -> Result<String, ConsoleProblem> {
-    let Retried { ids, refused } = retried;
-    let back = words::counted(ids.len() as u64, "task waits", "tasks wait");
-    match refused.first() {
-        None if ids.is_empty() => Ok("none was there any more, or it waits already".to_owned()),
-        None => Ok(format!("{back} in the queue again")),
-        Some((id, why)) if ids.is_empty() => Err(ConsoleProblem::malformed(format!(
-            "{} not go back. The first is {id}: {}",
-            words::counted(refused.len() as u64, "task could", "tasks could"),
-            words::line(why, 300)
-        ))),
-        Some((id, why)) => Ok(format!(
-            "{back} in the queue again; {} not. The first is {id}: {}",
-            words::counted(refused.len() as u64, "could", "could"),
-            words::line(why, 300)
-        )),
-    }
 }
 
 /// Answers a form: does what it says, notes it, and leads back to the page.

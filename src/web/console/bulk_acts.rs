@@ -12,13 +12,14 @@ use actix_web::HttpRequest;
 use super::Console;
 use super::address::PageName;
 use super::brake_form::tenant_of;
+use super::counts::Counted;
 use super::fields::Fields;
 use super::problem::ConsoleProblem;
 use super::rights::{NotAllowed, Permission, Viewer};
 use super::visit::ConsoleVisit;
 use super::words;
 use crate::Celeriac;
-use crate::app::{BulkAct, BulkAction};
+use crate::app::{BulkAct, BulkAction, BulkForecast, ControlError};
 use crate::core::Timestamp;
 use crate::core::brake::{Brake, BrakeRule};
 use crate::task::clock::now;
@@ -66,15 +67,39 @@ impl BulkForm {
         format!("{} all {tasks} {rule}{to}", self.action.as_str())
     }
 
+    /// What a count of its tasks depends on.
+    pub(super) fn count_key(&self) -> String {
+        let Self { action, rule, to, then } = self;
+        let rule = serde_json::to_string(rule).unwrap_or_default(); // it has texts only, so it has a form in JSON
+        format!("{} {} {rule} {}", action.as_str(), then.as_micros(), to.as_deref().unwrap_or_default())
+    }
+
+    /// What the act would be about, exactly, or how far the count is.
+    pub(super) async fn forecast(&self, console: &Console) -> Counted<Result<BulkForecast, ControlError>> {
+        let (form, celeriac) = (self.clone(), console.celeriac.clone());
+        let count = |progress| async move {
+            let Self { action, rule, to, then } = form;
+            celeriac.bulk().forecast(action, &rule, to.as_deref(), then, &progress).await
+        };
+        console.shared.counts.count(&self.count_key(), count).await
+    }
+
     /// Whose tasks it is about.
     pub(super) fn reach(&self, console: &Console) -> BulkReach {
         BulkReach::of(console, &self.rule, self.to.as_deref())
     }
 
-    /// Begins the act. The answer says what came of it.
-    pub(super) async fn begin(&self, celeriac: &Celeriac) -> Result<String, ConsoleProblem> {
+    /// Begins the act. Its tasks are counted before, unless the page that has led here has counted them. The answer says what
+    /// came of it.
+    pub(super) async fn begin(
+        &self,
+        console: &Console,
+        celeriac: &Celeriac,
+    ) -> Result<String, ConsoleProblem> {
         let Self { action, rule, to, then } = self;
-        let act = celeriac.bulk().begin(*action, rule, to.as_deref(), *then).await?;
+        let known = console.shared.counts.known::<Result<BulkForecast, ControlError>>(&self.count_key());
+        let counted = known.and_then(|known| (*known).as_ref().ok().map(|forecast| forecast.found));
+        let act = celeriac.bulk().begin(*action, rule, to.as_deref(), *then, counted).await?;
         let tasks = words::counted(act.found, "task", "tasks");
         Ok(format!("{tasks} in the background, as act {}", act.id))
     }
@@ -184,6 +209,18 @@ pub(super) async fn check_sender(
     let page = if permission == Permission::Brake { PageName::Brakes } else { PageName::Bulk };
     let visit = ConsoleVisit::of(console, request, page).await?;
     reach.check(&visit, permission).await
+}
+
+/// Makes sure that whoever cancels or undoes a bulk act may do what it does with all tasks that it can be about.
+pub(super) async fn check_touch(
+    console: &Console,
+    request: &HttpRequest,
+    id: &str,
+    action: BulkAction,
+) -> Result<(), ConsoleProblem> {
+    let act = bulk_act(console, id, action).await?;
+    let reach = BulkReach::of(console, &act.rule, act.to.as_deref());
+    check_sender(console, request, &reach, permission_of(action)).await
 }
 
 /// Makes sure that whoever sets or releases a brake of no queue may brake the tasks of every queue that it can be about.

@@ -17,7 +17,7 @@
 //! | `processes` | what runs here, stuck bodies first, and the programs on the broker |
 //! | `downloads` | progress and downloads as their users see them |
 //! | `live` | charts of the last minutes |
-//! | `bulk` | acts on all tasks that match: how far they are; move, revoke, purge, run again, undo |
+//! | `bulk` | acts on all tasks that match: how far they are; move, revoke, purge, run again, cancel, undo |
 //! | `acts` | who did what |
 //!
 //! Each page is JSON with `?format=json`. The console is [closed](Console::authorize) until the program says who may do what.
@@ -53,8 +53,10 @@ mod brake_form;
 mod bulk_acts;
 mod call_form;
 mod charts;
+mod counts;
 mod fields;
 mod frame;
+mod outcomes;
 mod pages;
 mod parts;
 mod problem;
@@ -88,6 +90,7 @@ use super::streams::Streams;
 use crate::Celeriac;
 use crate::task::Message;
 use act_log::ActLog;
+use counts::Counts;
 use rights::AuthorizationHook;
 use samples::Samples;
 use sealed_places::SealedPlaces;
@@ -124,6 +127,7 @@ pub struct Console {
 #[derive(Default)]
 struct ConsoleState {
     looks: SharedLooks,
+    counts: Counts,
     samples: Samples,
     places: SealedPlaces,
     acts: ActLog,

@@ -5,6 +5,7 @@
 use maud::{Markup, html};
 
 use super::address::{LONGEST, ScreenAddress};
+use super::counts::CountingShare;
 use super::visit::ConsoleVisit;
 use super::{token, words};
 use crate::core::Timestamp;
@@ -202,6 +203,18 @@ pub(super) fn act_fields(visit: &ConsoleVisit, act: &str) -> Markup {
 /// The address to which acts are sent.
 pub(super) fn act_address(visit: &ConsoleVisit) -> String {
     format!("{}/act", visit.console.public)
+}
+
+/// How far a count is that goes on, and the link that looks again. A browser looks again by itself.
+pub(super) fn counting(share: CountingShare, again: &str) -> Markup {
+    let CountingShare { looked_at, of } = share;
+    html! {
+        div class="pad stack" {
+            p role="status" { strong { "Counted " (words::count(looked_at)) @if of > 0 { " of " (words::count(of)) } " so far." } " The count is exact and goes on in the background." }
+            @if of > 0 { (thin_bar(looked_at, of)) }
+            div class="acts" { a class="button main" href=(again) { "Look again" } }
+        }
+    }
 }
 
 /// A button that does something at once. `what` completes its name for readers of screens.

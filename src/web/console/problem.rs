@@ -164,7 +164,8 @@ impl From<&ControlError> for ConsoleProblem {
             ControlError::NoWorkers
             | ControlError::Brake(_)
             | ControlError::BadWeight { .. }
-            | ControlError::CannotUndo(..) => Self::malformed(error.to_string()),
+            | ControlError::CannotUndo(..)
+            | ControlError::CannotCancel(..) => Self::malformed(error.to_string()),
             error => Self::unavailable(error),
         }
     }

@@ -84,6 +84,9 @@ async fn shown(
     if asks_for("part=1") {
         return Ok(response.body(frame::part(&visit, &body).into_string()));
     }
+    if let Some(again) = &body.again {
+        response.insert_header(("refresh", format!("1; url={again}")));
+    }
     if let Some(cookie) = visit.token.cookie(request, console) {
         response.insert_header((header::SET_COOKIE, cookie));
     }

@@ -52,8 +52,8 @@ impl ChildClient {
 
 #[async_trait]
 impl Client for ChildClient {
-    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
-        match self.0.answer_to(Question::Enqueue(Box::new(call))).await {
+    async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
+        match self.0.answer_to(Question::Enqueue(call)).await {
             Some(Answer::Enqueued(answer)) => answer,
             _ => Err(unsent()),
         }

@@ -156,7 +156,7 @@ impl Runs {
         let context = Context::of_run(RunSetup {
             message: Arc::new(message),
             worker: worker.into(),
-            sinks,
+            sinks: Arc::new(sinks),
             fence,
             again,
             keeper: has_keeper.then(|| Arc::clone(&keeper) as Arc<dyn PermitKeeper>),

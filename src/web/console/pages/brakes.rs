@@ -1,6 +1,7 @@
 //! Brakes: those that are in force, what they hold, and a form for another one with a dry run before it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use maud::{Markup, html};
 use serde::Serialize;
@@ -11,11 +12,13 @@ use crate::app::{BrakeScope, ControlError, DryRun, Replies};
 use crate::core::Timestamp;
 use crate::core::brake::{Brake, BrakeAction, BrakeRule};
 use crate::core::hold::HoldReason;
+use crate::task::Message;
 use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::board::FRESH;
 use crate::web::console::brake_form::{ACTIONS, BrakeForm, FIELDS, SURE, tenant_of};
 use crate::web::console::bulk_acts::BulkReach;
+use crate::web::console::counts::{Counted, CountingShare, moment_of};
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
@@ -27,6 +30,8 @@ use crate::web::console::{Console, parts, token, words};
 const TRY: &str = "try";
 /// The field that names the brake whose tasks are to be counted exactly.
 const COUNT: &str = "count";
+/// The field that says at which moment it was counted, so that the same count goes on.
+const MOMENT: &str = "counted";
 /// The brakes of one page.
 const BRAKES: usize = 40;
 /// The names of tasks that a dry run shows.
@@ -39,6 +44,10 @@ struct Data<'a> {
     brakes: Vec<BrakeLine<'a>>,
     /// What the brake of the address would be about, or the brake that was to be counted is.
     dry_run: Option<&'a DryRun>,
+    /// How far that count is, if it goes on. Whoever asks again with `counted` gets the rest.
+    counting: Option<CountingShare>,
+    /// What to pass as `counted`.
+    counted: Option<String>,
 }
 
 /// A brake with what it holds in the memory of this process.
@@ -90,8 +99,17 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     }
     let held = held(visit).await;
     let lines: Vec<BrakeLine<'_>> = brakes.iter().map(|brake| BrakeLine::of(brake, &held)).collect();
-    let counted = counted(visit, &brakes).await?;
-    let tried = tried(visit).await?;
+    let moment = moment_of(&visit.address, MOMENT);
+    let counted = counted(visit, &brakes, moment).await?;
+    let tried = tried(visit, moment).await?;
+    let found = tried.as_ref().map(|(_, found)| found).or(counted.as_ref().map(|(_, found)| found));
+    let (dry_run, counting) = match found {
+        Some(Counted::Exact(found)) => (Some(&**found), None),
+        Some(Counted::GoesOn(share)) => (None, Some(*share)),
+        None => (None, None),
+    };
+    let address = visit.address.clone().with(MOMENT, moment.as_micros().to_string());
+    let link = visit.href(&address);
     let scope = console.celeriac.brakes().scope();
     let where_it_holds = match scope {
         BrakeScope::Fleet => {
@@ -109,8 +127,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let next = (from + shown.len() < lines.len()).then(|| (from + shown.len()).to_string());
     let main = html! {
         (parts::headline(&html! { (sentence) }, &html! { (where_it_holds) " · what runs is left alone" }, None))
-        @if let Some((brake, found)) = &counted { (count_card(visit, brake, found)) (hidden_note(&brake.rule)) }
-        @if let Some((form, found)) = &tried { (dry_card(visit, form, found)) (hidden_note(form.rule())) }
+        @if let Some((brake, found)) = &counted { (count_card(visit, brake, found, moment, &link)) (hidden_note(&brake.rule)) }
+        @if let Some((form, found)) = &tried { (dry_card(visit, form, found, moment, &link)) (hidden_note(form.rule())) }
         @if lines.is_empty() {
             (parts::empty("Nothing is held back", &html! {
                 "A brake is a rule that pauses, slows, diverts or ends the tasks that match before they start, without a deploy. "
@@ -125,8 +143,9 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         @if may_set { (form(visit)) }
     };
-    let dry_run = tried.as_ref().map(|(_, found)| found).or(counted.as_ref().map(|(_, found)| found));
-    Ok(PageBody::new("Brakes", at, &Data { scope, brakes: lines, dry_run }, main))
+    let counted = found.map(|_| moment.as_micros().to_string());
+    let data = Data { scope, brakes: lines, dry_run, counting, counted };
+    Ok(PageBody::new("Brakes", at, &data, main).with_again(counting.map(|_| link)))
 }
 
 /// Whether the viewer may set any brake.
@@ -174,36 +193,52 @@ async fn held(visit: &ConsoleVisit) -> BTreeMap<String, usize> {
 async fn counted<'a>(
     visit: &ConsoleVisit,
     brakes: &[&'a Brake],
-) -> Result<Option<(&'a Brake, DryRun)>, ConsoleProblem> {
+    moment: Timestamp,
+) -> Result<Option<(&'a Brake, Counted<DryRun>)>, ConsoleProblem> {
     let Some(id) = visit.address.get(COUNT) else { return Ok(None) };
     let brake = brakes.iter().copied().find(|brake| brake.id == id).ok_or_else(|| {
         let shown = words::line(id, 80);
         ConsoleProblem::unknown(format!("There is no brake `{shown}`: it is over, or was taken away."))
     })?;
     require(visit, brake.rule.queue.as_deref(), tenant_of(&brake.rule)).await?;
-    let found = dry_run(&visit.console, &brake.rule).await?;
+    let found = dry_run(&visit.console, &brake.rule, moment).await?;
     Ok(Some((brake, found)))
 }
 
 /// The brake of the address, and what it would be about.
-async fn tried(visit: &ConsoleVisit) -> Result<Option<(BrakeForm, DryRun)>, ConsoleProblem> {
+async fn tried(
+    visit: &ConsoleVisit,
+    moment: Timestamp,
+) -> Result<Option<(BrakeForm, Counted<DryRun>)>, ConsoleProblem> {
     if visit.address.get(TRY).is_none() {
         return Ok(None);
     }
     let form = BrakeForm::read(|name| visit.address.get(name))?;
     require(visit, form.rule().queue.as_deref(), form.tenant()).await?;
-    let found = dry_run(&visit.console, form.rule()).await?;
+    let found = dry_run(&visit.console, form.rule(), moment).await?;
     Ok(Some((form, found)))
 }
 
 /// What a rule is about. By an argument only tasks are counted whose arguments this console shows: the number of others would tell
 /// what is hidden, letter by letter.
-async fn dry_run(console: &Console, rule: &BrakeRule) -> Result<DryRun, ControlError> {
-    let brakes = console.celeriac.brakes();
-    match rule.argument {
-        Some(_) => brakes.dry_run_of(rule, console.shows_arguments()).await,
-        None => brakes.dry_run(rule).await,
-    }
+async fn dry_run(
+    console: &Console,
+    rule: &BrakeRule,
+    moment: Timestamp,
+) -> Result<Counted<DryRun>, ControlError> {
+    let text = serde_json::to_string(rule).unwrap_or_default(); // it has texts only, so it has a form in JSON
+    let key = format!("brake {} {text}", moment.as_micros());
+    let (celeriac, rule, shows) = (console.celeriac.clone(), rule.clone(), console.shows_arguments());
+    let count = |progress| async move {
+        match rule.argument {
+            Some(_) => celeriac.brakes().dry_run_of(&rule, shows, &progress).await,
+            None => celeriac.brakes().dry_run_of(&rule, |_: &Message| true, &progress).await,
+        }
+    };
+    Ok(match console.shared.counts.count(&key, count).await {
+        Counted::Exact(found) => Counted::Exact(Arc::new((*found).clone()?)),
+        Counted::GoesOn(share) => Counted::GoesOn(share),
+    })
 }
 
 /// Whether the viewer may brake these tasks, and so learn how many there are.
@@ -270,26 +305,42 @@ fn table(visit: &ConsoleVisit, lines: &[BrakeLine<'_>]) -> Markup {
 }
 
 /// What a brake that is in force is about, exactly.
-fn count_card(visit: &ConsoleVisit, brake: &Brake, found: &DryRun) -> Markup {
-    let scope = html! { "exact, just now · brake " (brake.id) };
-    parts::card(
-        "counted",
-        "What it is about",
-        &scope,
-        &html! { div class="pad stack" { (figures(visit, found)) } },
-    )
+fn count_card(
+    visit: &ConsoleVisit,
+    brake: &Brake,
+    found: &Counted<DryRun>,
+    moment: Timestamp,
+    again: &str,
+) -> Markup {
+    let scope = html! { "exact, " (parts::time(moment)) " · brake " (brake.id) };
+    let content = html! {
+        @match found {
+            Counted::Exact(found) => div class="pad stack" { (figures(visit, found)) },
+            Counted::GoesOn(share) => (parts::counting(*share, again)),
+        }
+    };
+    parts::card("counted", "What it is about", &scope, &content)
 }
 
 /// What a brake would do, and the form that sets it.
-fn dry_card(visit: &ConsoleVisit, form: &BrakeForm, found: &DryRun) -> Markup {
+fn dry_card(
+    visit: &ConsoleVisit,
+    form: &BrakeForm,
+    found: &Counted<DryRun>,
+    moment: Timestamp,
+    again: &str,
+) -> Markup {
     let is_all = form.is_about_everything();
     let back = ScreenAddress::of(PageName::Brakes);
     html! {
         section class="card" aria-labelledby="dry" {
-            header { h2 id="dry" { "What it would do" } p class="scope" { "step 2 of 2 · exact, just now · nothing has been done yet" } }
+            header { h2 id="dry" { "What it would do" } p class="scope" { "step 2 of 2 · exact, " (parts::time(moment)) " · nothing has been done yet" } }
             div class="pad stack" {
                 p { strong { (words::line(&form.action().to_string(), 100)) " for " (words::line(&form.rule().to_string(), 300)) } ", " (form.ends()) "." }
-                (figures(visit, found))
+                @match found {
+                    Counted::Exact(found) => (figures(visit, found)),
+                    Counted::GoesOn(share) => (parts::counting(*share, again)),
+                }
                 form class="stack" method="post" action=(parts::act_address(visit)) {
                     input type="hidden" name=(token::FIELD) value=(visit.token.text);
                     input type="hidden" name=(token::ONCE) value=(token::random());

@@ -41,6 +41,7 @@ struct BulkRow {
     #[serde(serialize_with = "crate::core::json_time::optional_iso")]
     ended_at: Option<Timestamp>,
     error: Option<String>,
+    cancel: Option<CancelRow>,
     /// Until when it can be undone.
     #[serde(serialize_with = "crate::core::json_time::optional_iso")]
     undoable_until: Option<Timestamp>,
@@ -50,6 +51,17 @@ struct BulkRow {
     /// Whether whoever looks may undo it.
     #[serde(skip)]
     may_undo: bool,
+    /// Whether whoever looks may cancel it.
+    #[serde(skip)]
+    may_cancel: bool,
+}
+
+/// That somebody has cancelled an act.
+#[derive(Serialize)]
+struct CancelRow {
+    #[serde(serialize_with = "crate::core::json_time::iso")]
+    at: Timestamp,
+    by: Option<String>,
 }
 
 /// The undo of an act.
@@ -75,8 +87,13 @@ impl BulkRow {
             return None;
         }
         let undoable_until = act.undoable_until().filter(|until| *until > at);
-        let may_undo =
-            undoable_until.is_some() && reach.check(visit, permission_of(act.action)).await.is_ok();
+        let can_cancel = act.ended_at.is_none() && act.cancel.is_none();
+        let may = (undoable_until.is_some() || can_cancel)
+            && reach.check(visit, permission_of(act.action)).await.is_ok();
+        let cancel = act.cancel.as_ref().map(|cancel| CancelRow {
+            at: cancel.at,
+            by: cancel.by.as_deref().map(|by| words::line(by, 80)),
+        });
         let undo = act.undo.as_ref().map(|undo| UndoRow {
             back: undo.back,
             left: undo.left,
@@ -95,10 +112,12 @@ impl BulkRow {
             failed: act.failed,
             ended_at: act.ended_at,
             error: act.error.as_deref().map(|error| words::line(error, 300)),
+            cancel,
+            may_undo: may && undoable_until.is_some(),
+            may_cancel: may && can_cancel,
             undoable_until,
             undo,
             goes_on: act.goes_on(),
-            may_undo,
         })
     }
 
@@ -106,6 +125,8 @@ impl BulkRow {
         match (&self.undo, self.goes_on, &self.error) {
             (Some(_), true, _) => (Mark::Retry, "is undone"),
             (Some(_), false, _) => (Mark::Retry, "undone"),
+            (None, true, _) if self.cancel.is_some() => (Mark::Run, "is being cancelled"),
+            (None, false, _) if self.cancel.is_some() => (Mark::Idle, "cancelled"),
             (None, true, _) => (Mark::Run, "goes on"),
             (None, false, Some(_)) => (Mark::Failed, "ended early"),
             (None, false, None) => (Mark::Done, "done"),
@@ -117,6 +138,11 @@ impl BulkRow {
         match (&self.undo, &self.error) {
             (Some(UndoRow { error: Some(error), .. }), _) | (None, Some(error)) => error.clone(),
             (Some(undo), _) => format!("{} back, {} left as they are", undo.back, undo.left),
+            (None, None) if self.cancel.is_some() && !self.goes_on => {
+                let by = self.cancel.as_ref().and_then(|cancel| cancel.by.as_deref());
+                let by = by.map_or_else(String::new, |by| format!(" by {by}"));
+                format!("cancelled{by}: {} of {} were done", self.done, self.found)
+            }
             (None, None) if self.failed > 0 => format!("{} could not be done", self.failed),
             (None, None) => String::new(),
         }
@@ -216,7 +242,10 @@ fn list(visit: &ConsoleVisit, acts: &[BulkRow]) -> Markup {
                     @if act.undo.is_none() && act.goes_on { (parts::thin_bar(act.done, act.found)) }
                     span class="why" { (act.state()) @if let Some(until) = act.undoable_until { " undo until " (parts::time(until)) } }
                 }
-                td class="act" { @if act.may_undo { (undo_button(visit, act)) } }
+                td class="act" {
+                    @if act.may_undo { (button(visit, "undo_bulk", "Undo", act)) }
+                    @if act.may_cancel { (button(visit, "cancel_bulk", "Cancel", act)) }
+                }
             }
         }
     };
@@ -224,11 +253,12 @@ fn list(visit: &ConsoleVisit, acts: &[BulkRow]) -> Markup {
         "bulk",
         &columns,
         &rows,
-        "Undo: what has been revoked, moved or purged is where it was, unless it has run since.",
+        "Cancel: what is done stays done, and the rest is left alone. Undo: what has been revoked, moved or purged is where it was, unless it has run since.",
     )
 }
 
-fn undo_button(visit: &ConsoleVisit, act: &BulkRow) -> Markup {
+/// The button that cancels or undoes an act.
+fn button(visit: &ConsoleVisit, what: &str, name: &str, act: &BulkRow) -> Markup {
     let fields = [("id", act.id.as_str()), ("action", act.action.as_str())];
-    parts::act_button(visit, "undo_bulk", &fields, "Undo", &act.rule)
+    parts::act_button(visit, what, &fields, name, &act.rule)
 }

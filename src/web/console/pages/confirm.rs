@@ -8,10 +8,9 @@ use crate::app::{BulkAction, BulkForecast};
 use crate::broker::TaskFilter;
 use crate::core::Timestamp;
 use crate::task::Message;
-use crate::task::clock::now;
 use crate::web::console::acts::OperatorAct;
 use crate::web::console::address::{PageName, ScreenAddress};
-use crate::web::console::bulk_acts::BulkForm;
+use crate::web::console::counts::{Counted, CountingShare, moment_of};
 use crate::web::console::fields::Fields;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission, Viewer};
@@ -20,6 +19,8 @@ use crate::web::console::token::{FIELD, ONCE, random};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{Console, parts, words};
 
+/// The field that says up to when tasks are counted.
+const UNTIL: &str = "until";
 /// How many of the tasks are shown.
 const SAMPLE: usize = 10;
 /// How many queues and names of tasks are shown.
@@ -36,6 +37,8 @@ struct Data {
     until: Option<String>,
     /// What a bulk act would be about, and whether it could be undone.
     bulk: Option<BulkForecast>,
+    /// How far the count is, if it goes on. Whoever asks again with `until` gets the rest.
+    counting: Option<CountingShare>,
 }
 
 /// The filter for failed tasks that an address states.
@@ -53,7 +56,7 @@ pub(in crate::web::console) fn failed_filter(
             return Err(ConsoleProblem::malformed(format!("`{shown}` is no kind: write failed or dead.")));
         }
     }
-    if let Some(until) = address.get("until") {
+    if let Some(until) = address.get(UNTIL) {
         let micros = until
             .parse()
             .map_err(|_| ConsoleProblem::malformed("`until` is no time that was counted at."))?;
@@ -77,12 +80,12 @@ pub(in crate::web::console) fn acted_filter(
 }
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
-    let at = now();
-    let address = visit.address.clone().with("until", at.as_micros().to_string());
+    let at = moment_of(&visit.address, UNTIL);
+    let address = visit.address.clone().with(UNTIL, at.as_micros().to_string());
     let fields = Fields::of(address.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let act = OperatorAct::read(&fields)?;
     let queue = address.get("queue").map(|queue| visit.console.physical(queue));
-    let mut bulk = None;
+    let (mut bulk, mut counting) = (None, None);
     let (count, queue) = match &act {
         OperatorAct::RetryAll { chosen } | OperatorAct::DeleteAll { chosen } => {
             require(visit, act.permission(), queue.as_deref())?;
@@ -100,9 +103,10 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         OperatorAct::Bulk(form) => {
             form.reach(&visit.console).check(visit, act.permission()).await?;
-            let BulkForm { action, rule, to, then } = &**form;
-            let bulk_acts = visit.console.celeriac.bulk();
-            bulk = Some(bulk_acts.forecast(*action, rule, to.as_deref(), *then).await?);
+            match form.forecast(&visit.console).await {
+                Counted::Exact(counted) => bulk = Some((*counted).clone()?),
+                Counted::GoesOn(share) => counting = Some(share),
+            }
             (None, queue)
         }
         _ => {
@@ -123,14 +127,16 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let number = count.map(|(count, _)| count);
     let number = number.or(bulk.as_ref().map(|bulk| usize::try_from(bulk.found).unwrap_or(usize::MAX)));
     let sentence = match number {
+        None if counting.is_some() => format!("Counting: {}?", act.what()),
         Some(0) => "Nothing matches any more.".to_owned(),
         Some(count) => format!("{}: {}?", words::counted(count as u64, "task", "tasks"), act.what()),
         None => format!("Shall the console {}?", act.what()),
     };
     let scope = html! {
-        @if number.is_some() { "counted exactly, " (parts::time(at)) "; what comes later is left alone" } @else { "nothing has been done yet" }
+        @if counting.is_some() { "nothing has been done yet" }
+        @else if number.is_some() { "counted exactly, " (parts::time(at)) "; what comes later is left alone" } @else { "nothing has been done yet" }
         @if let Some(queue) = &queue { " · queue " (queue) }
-        @else if bulk.is_some() { " · in every queue" }
+        @else if bulk.is_some() || counting.is_some() { " · in every queue" }
         @else if number.is_some() { " · in the queues for which you may do that" }
     };
     let back = address
@@ -139,6 +145,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         .unwrap_or(ScreenAddress::of(PageName::Queues));
     let main = html! {
         (parts::headline(&html! { (sentence) }, &scope, None))
+        @if let Some(share) = counting { (parts::card("counting", "How many there are", &html! { "what comes later is left alone" }, &parts::counting(share, &visit.href(&address)))) }
         section class="card" aria-labelledby="does" {
             header { h2 id="does" { "What it will do" } }
             div class="pad stack" {
@@ -146,7 +153,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
                     @for line in does(&act) { li { (line) } }
                     @if let Some(bulk) = &bulk { li { (undo_of(bulk)) } }
                 }
-                @if number != Some(0) { (form(visit, &address, &act)) }
+                @if number != Some(0) && counting.is_none() { (form(visit, &address, &act)) }
                 div class="acts" { a class="button" href=(visit.href(&back)) { "Back, and do nothing" } }
             }
         }
@@ -172,9 +179,11 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }))
         }
     };
-    let until = number.map(|_| at.as_micros().to_string());
-    let data = Data { what: act.what(), permission: act.permission().as_str(), count: number, until, bulk };
-    Ok(PageBody::new("Confirm", at, &data, main))
+    let until = (number.is_some() || counting.is_some()).then(|| at.as_micros().to_string());
+    let permission = act.permission().as_str();
+    let data = Data { what: act.what(), permission, count: number, until, bulk, counting };
+    let again = counting.map(|_| visit.href(&address));
+    Ok(PageBody::new("Confirm", at, &data, main).with_again(again))
 }
 
 /// Whether a bulk act can be undone.

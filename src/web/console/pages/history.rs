@@ -512,6 +512,7 @@ mod tests {
             at: NOW - Duration::from_secs(60),
             name: name.to_owned(),
             counts: HistoryCounts { started, ..HistoryCounts::default() },
+            waits: crate::core::history::WaitSpread::default(),
         };
         let rows: Vec<HistoryRow> = (1..=25).map(|n| row(&format!("q{n}"), n)).collect();
         let named = named(&range, &rows.iter().collect::<Vec<_>>());

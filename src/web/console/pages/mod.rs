@@ -51,12 +51,25 @@ pub(super) struct PageBody {
     pub(super) data: Value,
     /// What the numbers are as old as.
     pub(super) at: Timestamp,
+    /// The address that shows more in a second, if what the page shows is not whole yet.
+    pub(super) again: Option<String>,
 }
 
 impl PageBody {
     fn new(title: impl Into<String>, at: Timestamp, data: &impl Serialize, main: Markup) -> Self {
         // What the pages tell has only text, numbers and lists, all of which can be written as JSON.
-        Self { title: title.into(), main, data: serde_json::to_value(data).unwrap_or_default(), at }
+        Self {
+            title: title.into(),
+            main,
+            data: serde_json::to_value(data).unwrap_or_default(),
+            at,
+            again: None,
+        }
+    }
+
+    /// The same page, which shows more by this address in a second.
+    fn with_again(self, again: Option<String>) -> Self {
+        Self { again, ..self }
     }
 }
 

@@ -1,18 +1,29 @@
 //! One queue: what it promises and how it is, what can be done with it, and its tasks.
 
+use std::time::Duration;
+
 use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
 use super::queues::pause_button;
+use crate::app::{HistoryBy, HistoryRow};
 use crate::catalogue::QueueRow;
+use crate::core::Timestamp;
+use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::board::{QueueBoard, QueueLine};
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
+use crate::web::console::shared_looks::Looked;
 use crate::web::console::task_rows::{self, TaskQuery, TaskRows};
 use crate::web::console::visit::ConsoleVisit;
-use crate::web::console::{parts, words};
+use crate::web::console::{charts, parts, words};
+
+/// How far back the chart of waits goes, in which steps, and how long a look at it is shared.
+const SHOWN: Duration = Duration::from_secs(3 * 60 * 60);
+const STEP: Duration = Duration::from_secs(5 * 60);
+const FRESH: Duration = Duration::from_secs(30);
 
 /// The page as data.
 #[derive(Serialize)]
@@ -20,7 +31,20 @@ struct Data<'a> {
     queue: Option<&'a QueueLine>,
     /// Whether the queue did not answer within a second.
     is_missing: bool,
+    /// The last hours, in steps of five minutes.
+    waits: Vec<WaitStep>,
     tasks: &'a TaskRows,
+}
+
+/// How long tasks waited for their first starts in a step.
+#[derive(Clone, Serialize)]
+struct WaitStep {
+    #[serde(serialize_with = "crate::core::json_time::iso")]
+    at: Timestamp,
+    #[serde(serialize_with = "crate::core::json_time::optional_millis")]
+    p50_ms: Option<Duration>,
+    #[serde(serialize_with = "crate::core::json_time::optional_millis")]
+    p95_ms: Option<Duration>,
 }
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
@@ -40,6 +64,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let board = QueueBoard::of(visit).await?;
     let (_, tasks) = task_rows::find(visit, &query, visit.address.get("after")).await?;
     let line = board.queues.iter().find(|line| line.status.name == row.name);
+    let waits = waits(visit, row).await;
     let main = html! {
         (head(visit, row, line))
         @if line.is_none() && row.served {
@@ -50,12 +75,14 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         div class="cols" {
             div class="stack" { (listing(visit, &tasks, &query)) }
             div class="stack" {
-                @if let Some(line) = line { (now_card(line)) (steering(visit, line)) }
+                @if let Some(line) = line { (now_card(line)) }
+                (waits_card(row, &waits))
+                @if let Some(line) = line { (steering(visit, line)) }
                 (row_card(row))
             }
         }
     };
-    let data = Data { queue: line, is_missing: line.is_none() && row.served, tasks: &tasks };
+    let data = Data { queue: line, is_missing: line.is_none() && row.served, waits, tasks: &tasks };
     Ok(PageBody::new(&row.name, board.at, &data, main))
 }
 
@@ -142,6 +169,55 @@ fn now_card(line: &QueueLine) -> Markup {
     ];
     let scope = html! { "now; counts since the program started" };
     parts::card("now", "Now", &scope, &html! { div class="pad" { (parts::facts(&facts)) } })
+}
+
+/// How long tasks waited in the last hours; empty if the history cannot be read, or has no percentiles.
+async fn waits(visit: &ConsoleVisit, row: &QueueRow) -> Vec<WaitStep> {
+    let console = &visit.console;
+    let look = async {
+        let history = console.celeriac.history().from(now() - SHOWN).step(STEP).by(HistoryBy::Queue);
+        let rows = history.name(row.name.as_str()).read().await.map(|history| history.rows);
+        let rows = rows.unwrap_or_default().into_iter().filter(|row| !row.waits.is_empty());
+        let step = |row: HistoryRow| WaitStep {
+            at: row.at,
+            p50_ms: row.waits.percentile(0.5),
+            p95_ms: row.waits.percentile(0.95),
+        };
+        rows.map(step).collect::<Vec<_>>()
+    };
+    let Looked { seen, .. } = console.shared.looks.look(&format!("waits of {}", row.name), FRESH, look).await;
+    seen.to_vec()
+}
+
+/// The 95th percentile of the waits, beside what the queue promises.
+fn waits_card(row: &QueueRow, waits: &[WaitStep]) -> Markup {
+    let seconds: Vec<f64> =
+        waits.iter().filter_map(|step| step.p95_ms).map(|wait| wait.as_secs_f64()).collect();
+    let target = row.target.map(|target| vec![target.as_secs_f64(); seconds.len()]).unwrap_or_default();
+    let mut lines = vec![("line", seconds.as_slice())];
+    lines.extend(row.target.is_some().then_some(("line q", target.as_slice())));
+    let (Some(last), Some(longest)) = (seconds.last(), seconds.iter().copied().reduce(f64::max)) else {
+        return html! {};
+    };
+    let shown = |seconds: f64| words::span(Duration::from_secs_f64(seconds));
+    let promise = match row.target {
+        Some(target) => format!("; the promise, dotted, is {}", words::span(target)),
+        None => String::new(),
+    };
+    let spoken = format!(
+        "time-to-start, 95th percentile of each five minutes: {} last, {} at most{promise}",
+        shown(*last),
+        shown(longest)
+    );
+    let top = shown(charts::highest(&lines));
+    charts::card(
+        "waits",
+        "Time to start",
+        "p95, the last three hours",
+        &lines,
+        (top.as_str(), spoken.as_str()),
+        &[],
+    )
 }
 
 /// The levers of the queue.
