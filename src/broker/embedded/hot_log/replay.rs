@@ -36,6 +36,8 @@ pub(super) struct ReadSegment {
     /// The numbers of its first and its last frame.
     pub(super) first: u64,
     pub(super) last: u64,
+    /// The offset at which its last frame begins.
+    pub(super) last_at: usize,
     /// The offset at which its frames end.
     pub(super) end: usize,
     /// The offset at which a torn frame ends that begins there.
@@ -84,7 +86,7 @@ fn read(path: &Path, bytes: &[u8], flushed: Flushed) -> Result<Option<ReadSegmen
     let damaged = |error| BrokerError::Damaged { path: path.to_owned(), error };
     let mut layer = Layer::default();
     let mut found: Option<(u64, u64, u64)> = None; // the epoch, the first number and the last one
-    let mut at = 0;
+    let (mut at, mut last_at) = (0, 0);
     while let Some(frame) = bytes.get(at..).and_then(Frame::read) {
         found = match found {
             None if frame.epoch > flushed.epoch => Some((frame.epoch, frame.number, frame.number)),
@@ -96,6 +98,7 @@ fn read(path: &Path, bytes: &[u8], flushed: Flushed) -> Result<Option<ReadSegmen
         if !apply(&frame, &mut layer) {
             return Err(damaged(format!("the write at byte {at} of the log is of another version")));
         }
+        last_at = at;
         at += frame.size;
     }
     let rest = bytes.get(at..).unwrap_or_default();
@@ -108,7 +111,7 @@ fn read(path: &Path, bytes: &[u8], flushed: Flushed) -> Result<Option<ReadSegmen
     Ok(found.map(|(epoch, first, last)| {
         let torn = frame::begins(rest).filter(|(torn, _)| *torn == epoch);
         let torn = torn.map(|(_, size)| at.saturating_add(size).min(bytes.len()));
-        ReadSegment { path: path.to_owned(), epoch, first, last, end: at, torn, layer }
+        ReadSegment { path: path.to_owned(), epoch, first, last, last_at, end: at, torn, layer }
     }))
 }
 

@@ -4,7 +4,7 @@
 //! when the database has all rows of a segment, its file is written again from its beginning.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::broker::embedded::home;
@@ -159,6 +159,18 @@ pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort_unstable();
     Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Writes a part of a file once more as it is, and syncs it. The system may give to a reader what is not on disk: the process before
+/// may have ended after a write and before its sync, or after a sync that failed. Whoever relies on what was read calls this first.
+pub(super) fn write_again(path: &Path, from: usize, to: usize) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut bytes = vec![0; to.saturating_sub(from)];
+    file.seek(SeekFrom::Start(from as u64))?;
+    file.read_exact(&mut bytes)?;
+    file.seek(SeekFrom::Start(from as u64))?;
+    file.write_all(&bytes)?;
+    file.sync_data()
 }
 
 /// Overwrites a part of a file with zeros and syncs it, so that nothing in it is taken for a frame.
