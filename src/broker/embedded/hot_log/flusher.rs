@@ -108,7 +108,7 @@ impl FlushQueue {
                         segment.start_over();
                         state.spares.push(segment);
                     }
-                    if state.spares.len() > SPARES
+                    while state.spares.len() > SPARES
                         && let Some(spare) = state.spares.pop()
                     {
                         spare.remove();

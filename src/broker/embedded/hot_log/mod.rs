@@ -29,14 +29,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::cold::{Cold, Flushed};
 use super::home;
 use super::tables::{full_error, io_error};
 use super::writes::Writes;
 use crate::broker::BrokerError;
-use flusher::{FlushQueue, Retired};
+use flusher::{FlushQueue, FlushState, Retired};
 use segment::Segment;
 
 pub(super) use layer::LayerRow;
@@ -99,9 +99,11 @@ impl HotLog {
             let (dir, path) = (dir.to_owned(), path.to_owned());
             move |error| append_error(&dir, &path, error)
         };
-        // The name of the directory must be on disk before a file in it is relied on.
-        let db = dir.join("db");
-        File::open(&db).and_then(|db| db.sync_all()).map_err(failed(&db))?;
+        // The names of the directory and of its files must be on disk before a file in it is relied on. A process may have been
+        // killed after it made a file and before it synced the name.
+        for named in [&dir.join("db"), &path] {
+            File::open(named).and_then(|dir| dir.sync_all()).map_err(failed(named))?;
+        }
         let Replayed { segments, spares, last } = replayed;
         let mut opened = VecDeque::new();
         for read in segments {
@@ -110,6 +112,8 @@ impl HotLog {
                 tracing::warn!(%path, at = read.end, "the last write was cut short and never acknowledged; it is taken off");
                 segment::wipe(&read.path, read.end, end).map_err(failed(&read.path))?;
             }
+            // The last frame may never have come to the disk.
+            segment::write_again(&read.path, read.last_at, read.end).map_err(failed(&read.path))?;
             let segment = Segment::open(&read.path, read.end as u64).map_err(failed(&read.path))?;
             opened.push_back((segment, Flushed { epoch: read.epoch, number: read.last }));
         }
@@ -186,12 +190,9 @@ impl HotLog {
             return Ok(()); // it has no frame
         }
         let mut state = self.queue.state.lock();
+        state.check()?;
         while state.retired.len() >= MOST_RETIRED {
-            state.check()?;
-            if let Some(error) = &state.short {
-                return Err(error.clone());
-            }
-            self.queue.changed.wait(&mut state);
+            self.wait(&mut state)?;
         }
         let next = match state.spares.pop() {
             Some(spare) => spare,
@@ -208,16 +209,23 @@ impl HotLog {
         Ok(())
     }
 
+    /// Waits until the flusher has done something, and fails if it writes no further layer for now.
+    fn wait(&self, state: &mut MutexGuard<'_, FlushState>) -> Result<(), BrokerError> {
+        if let Some(error) = &state.short {
+            return Err(error.clone());
+        }
+        self.queue.changed.wait(state);
+        state.check()
+    }
+
     /// Has all rows written to the database, and gives back the room on the disk that the log does not need then.
     pub(super) fn flush(&self) -> Result<(), BrokerError> {
         self.retire(&mut self.writer.lock())?;
         let mut state = self.queue.state.lock();
+        // After a stop the files may be those of a log that was opened since.
+        state.check()?;
         while !state.retired.is_empty() {
-            state.check()?;
-            if let Some(error) = &state.short {
-                return Err(error.clone());
-            }
-            self.queue.changed.wait(&mut state);
+            self.wait(&mut state)?;
         }
         state.spares.drain(..).for_each(Segment::remove);
         Ok(())

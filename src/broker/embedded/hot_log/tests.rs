@@ -335,6 +335,50 @@ fn a_sync_that_fails_ends_the_writing() {
     store.close();
 }
 
+/// Files that a process did not come to give back are given back with the next layer.
+#[test]
+fn files_without_frames_are_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.log.write(&[&commit(1)]).unwrap();
+    store.close();
+    for number in 1..5 {
+        std::fs::write(log_of(dir.path()).join(format!("{number}.log")), [0; 64]).unwrap();
+    }
+    let store = Store::open(dir.path()).unwrap();
+    store.log.retire(&mut store.log.writer.lock()).unwrap();
+    let mut state = store.log.queue.state.lock();
+    while !state.retired.is_empty() {
+        store.log.wait(&mut state).unwrap();
+    }
+    drop(state);
+    assert_eq!(
+        segment::files(&log_of(dir.path())).unwrap().len(),
+        2,
+        "the one that is written, and a spare one"
+    );
+    assert_eq!(store.rows(MESSAGES), expected(1..=1));
+    store.close();
+}
+
+/// A handle that outlives its log takes nothing away from the one that was opened since.
+#[test]
+fn a_log_that_was_stopped_touches_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.log.write(&[&commit(1)]).unwrap();
+    std::fs::write(log_of(dir.path()).join("1.log"), [0; 64]).unwrap();
+    store.close();
+    let store = Store::open(dir.path()).unwrap();
+    store.log.stop();
+    let files = segment::files(&log_of(dir.path())).unwrap();
+    assert_eq!(store.log.flush(), Err(BrokerError::Closed));
+    assert_eq!(store.log.write(&[&commit(2)]), Err(BrokerError::Closed));
+    assert_eq!(segment::files(&log_of(dir.path())).unwrap(), files);
+    store.close();
+    assert_eq!(replayed(&log_of(dir.path()), none()).unwrap(), expected(1..=1));
+}
+
 /// A torn frame is overwritten by a shorter one, and nothing of it is left for the next start.
 #[test]
 fn a_torn_frame_is_wiped() {
