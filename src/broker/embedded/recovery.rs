@@ -174,6 +174,12 @@ impl Engine {
             tables.stop(); // somebody may read them still
             tables.close();
         }
+        let retry_at = Instant::now() + self.reopening.pause();
+        self.failure = Some(WriteFailure { error: error.clone(), retry_at, seq: self.seq, is_broken });
+        // Before anybody hears that his task was refused: this process may end before the store is opened again.
+        if let Err(error) = self.take_off_failed() {
+            tracing::warn!(%error, "the failed commit is not out of the log yet");
+        }
         self.commit.publishes = Writes::default();
         self.commit.ids.clear();
         // Settlements are kept, and so are the messages that follow from them, so the ids of these messages stay taken.
@@ -198,8 +204,6 @@ impl Engine {
             self.cursors[published.arrival.queue].left(&published.arrival.place);
             published.reply.map(|reply| reply.send(Err(error.clone())));
         }
-        let retry_at = Instant::now() + self.reopening.pause();
-        self.failure = Some(WriteFailure { error, retry_at, seq: self.seq, is_broken });
     }
 
     /// Opens the store again after a failure when its time has come, and writes what was kept.
