@@ -89,6 +89,11 @@ impl Cold {
         Ok(row.as_deref().and_then(Flushed::decode).unwrap_or_default())
     }
 
+    /// Whether any of its rows came from a log.
+    pub(super) fn has_had_log(&self) -> Result<bool, BrokerError> {
+        Ok(self.get(TableName::Meta, FLUSHED)?.is_some())
+    }
+
     /// Fails if the database's background work has failed.
     pub(super) fn check(&self) -> Result<(), BrokerError> {
         caught(&self.dir, || self.db.persist(PersistMode::Buffer))
@@ -306,7 +311,7 @@ fn open_tables(db: &Database) -> fjall::Result<[Keyspace; NAMES.len()]> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::tables::Tables;
+    use super::super::tables::{Tables, Writes};
     use super::*;
 
     /// An earlier version went on with a database whose making was cut short, and whose tables then have numbers
@@ -333,6 +338,22 @@ mod tests {
             assert!(matches!(error, BrokerError::Damaged { .. }), "{gone}: {error}");
         }
         drop(Tables::open(home.path(), None).unwrap());
+    }
+
+    /// The database says that it had a log, which is missed although no other file tells of it.
+    #[test]
+    fn a_log_that_is_lost_with_all_that_tells_of_it_is_missed() {
+        let home = tempfile::tempdir().unwrap();
+        let tables = Tables::open(home.path(), None).unwrap();
+        let mut writes = Writes::default();
+        writes.put(TableName::Tasks, b"task", b"row");
+        tables.write(&[&writes]).unwrap();
+        tables.flush().unwrap();
+        tables.close();
+        std::fs::remove_file(home.path().join(home::LAYOUT_FILE)).unwrap();
+        std::fs::remove_dir_all(home.path().join("db/log")).unwrap();
+        let error = Tables::open(home.path(), None).map(drop).unwrap_err();
+        assert!(matches!(&error, BrokerError::Damaged { path, .. } if path.ends_with("db/log")), "{error}");
     }
 
     /// What the log hands over is there when the database is opened again, although its journal has nothing of it; it can be

@@ -32,13 +32,7 @@ impl Copy {
         let (mut damage, notes) = (Vec::new(), Vec::new());
         let mut is_made = true;
         match home::examine(store) {
-            Ok(found) => {
-                is_made = found.is_made();
-                let log = store.join("db").join(hot_log::DIR);
-                if found == home::DirectoryContents::Made && !hot_log::is_there(&store.join("db")) {
-                    damage.push(format!("{}: the log is not there", log.display()));
-                }
-            }
+            Ok(found) => is_made = found.is_made(),
             Err(BrokerError::Damaged { path, error }) => damage.push(format!("{}: {error}", path.display())),
             Err(error) => return Err(error),
         }
@@ -67,7 +61,8 @@ impl Copy {
     ) -> Result<Self, BrokerError> {
         let mark = acknowledged::read(store).map_err(|e| io_error(store, e))?;
         let has_log = hot_log::is_there(&store.join("db"));
-        let has_journal = home::examine(store).map_or(!has_log, |found| found.has_journal(has_log));
+        let found = home::examine(store).ok();
+        let has_journal = found.map_or(!has_log, |found| found.has_journal(has_log));
         match journal::examine(&store.join("db"), true, mark.filter(|_| has_journal)) {
             Ok(torn) => notes.extend(torn.iter().map(|torn| {
                 format!(
@@ -82,8 +77,11 @@ impl Copy {
         let mut copy = Self { store: store.to_owned(), dir, tables: None, damage, notes, _lock: lock };
         copy_all(&store.join("db"), &copy.dir.join("db"))?;
         let tables = copy.open()?;
-        // Damage that hides the last commit is told when the rows are read.
         let log = store.join("db").join(hot_log::DIR);
+        if !has_log && (found == Some(home::DirectoryContents::Made) || tables.has_had_log()) {
+            copy.damage.push(format!("{}: the log is not there", log.display()));
+        }
+        // Damage that hides the last commit is told when the rows are read.
         match tables.check_reaches(&log, mark.filter(|_| !has_journal)) {
             Err(BrokerError::Damaged { path, error }) if path == log => {
                 copy.damage.push(format!("{}: {error}", path.display()));

@@ -100,11 +100,14 @@ impl Tables {
         files::check(&path, is_made)?;
         let has_log = hot_log::is_there(&path);
         if found == DirectoryContents::Made && !has_log {
-            return Err(BrokerError::Damaged { path: log, error: "the log is not there".to_owned() });
+            return Err(no_log(log));
         }
         let has_journal = found.has_journal(has_log);
         journal::check(&path, is_made, acknowledged.filter(|_| has_journal))?;
         let mut cold = Cold::open(dir, is_made)?;
+        if !has_log && cold.has_had_log()? {
+            return Err(no_log(log)); // and neither is `layout`, or it is of before
+        }
         if has_journal {
             cold = without_journal(dir, cold, acknowledged)?;
         }
@@ -125,6 +128,11 @@ impl Tables {
         let cold = Cold::open(dir, false)?;
         let read = hot_log::readable(&dir.join("db").join(hot_log::DIR), cold.flushed().ok())?;
         Ok((Self::over(dir, Layers::of(vec![read.layer]), cold), read.damage, read.notes))
+    }
+
+    /// Whether the database has rows from a log.
+    pub(super) fn has_had_log(&self) -> bool {
+        self.cold.has_had_log().unwrap_or(false) // what cannot be read is told when the rows are read
     }
 
     /// Tables that can be read.
@@ -238,6 +246,11 @@ impl Tables {
         drop(log);
         cold.close();
     }
+}
+
+/// The error for a store whose log is lost. `log`: where it should be.
+fn no_log(log: PathBuf) -> BrokerError {
+    BrokerError::Damaged { path: log, error: "the log is not there".to_owned() }
 }
 
 /// Empties the database's journal, to which an earlier version wrote its commits. The rows of the log come to the database past
