@@ -45,7 +45,7 @@ const AT_ONCE: u64 = 1_000;
 const FILL: Duration = Duration::from_secs(240);
 /// What a row takes on the disk, with the room in which the database tidies up.
 const EACH: u64 = 1_000;
-/// What the store takes besides: its journals, and what it keeps free.
+/// What the store takes besides: its log, and what it keeps free.
 const BESIDES: u64 = 1 << 30;
 /// How long an operator waits who notices no wait.
 const LOOK: Duration = Duration::from_millis(100);

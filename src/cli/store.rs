@@ -15,7 +15,7 @@ pub(super) enum StoreCommand {
     /// Read each file and each row, and list those that cannot be read.
     ///
     /// Ends with 1 if anything is damaged. Works on a copy in the directory of the store and removes it afterwards:
-    /// table files are linked and take no room, journals are copied.
+    /// table files are linked and take no room, the log is copied.
     Verify(VerifyArgs),
     /// Copy all readable rows to a new store, and list those that cannot be read.
     ///

@@ -10,11 +10,12 @@ use celeriac::store::{EmbeddedStore, Store};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::{PATIENCE, copy, drain, message, open, publish, shared, shrink, used};
+use crate::damaged_block::flush;
+use crate::{PATIENCE, copy, drain, log_file, message, open, publish, shared, shrink, used};
 
 const MESSAGES: usize = 40;
 
-/// A store with messages, results and dead letters, in table files (`flushed`) and in the journal.
+/// A store with messages, results and dead letters, in table files (`flushed`) and in the log.
 fn base(runtime: &tokio::runtime::Runtime, flushed: bool) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     runtime.block_on(async {
@@ -33,18 +34,14 @@ fn base(runtime: &tokio::runtime::Runtime, flushed: bool) -> TempDir {
         broker.close().await.unwrap();
     });
     if flushed {
-        let db = fjall::Database::builder(dir.path().join("db")).open().unwrap();
-        for table in ["messages", "tasks", "dead", "expiries", "meta", "lanes"] {
-            let table = db.keyspace(table, fjall::KeyspaceCreateOptions::default).unwrap();
-            table.rotate_memtable_and_wait().unwrap();
-        }
+        flush(dir.path());
     }
     runtime.block_on(async {
         let broker = open(dir.path()).unwrap();
         publish(&broker, MESSAGES / 2..MESSAGES).await;
         broker.close().await.unwrap();
     });
-    shrink(&dir.path().join("db/0.jnl"));
+    shrink(dir.path());
     dir
 }
 
@@ -114,25 +111,25 @@ fn the_undamaged_store_works() {
 }
 
 #[test]
-fn damage_in_the_middle_of_the_journal_is_an_error() {
+fn damage_in_the_middle_of_the_log_is_an_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let base = base(&runtime, false);
-    let size = used(&base.path().join("db/0.jnl"));
+    let size = used(&log_file(base.path()));
     let config = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
-    // The last batch is about 400 bytes; what happens to that cannot be told from a torn write.
+    // The last write is about 400 bytes; what happens to that cannot be told from a torn write.
     proptest!(config, |(at in 0..size - 1000, garbage in prop::collection::vec(any::<u8>(), 1..64))| {
         let dir = tempfile::tempdir().unwrap();
         copy(base.path(), dir.path());
-        let journal = dir.path().join("db/0.jnl");
-        let mut bytes = std::fs::read(&journal).unwrap();
+        let log = log_file(dir.path());
+        let mut bytes = std::fs::read(&log).unwrap();
         let before = bytes.clone();
         bytes[at..at + garbage.len()].copy_from_slice(&garbage);
         prop_assume!(bytes != before);
-        std::fs::write(&journal, bytes).unwrap();
+        std::fs::write(&log, bytes).unwrap();
         let Err(BrokerError::Damaged { path, .. }) = runtime.block_on(try_out(dir.path())) else {
             return Err(TestCaseError::fail("opened"));
         };
-        prop_assert_eq!(path, journal);
+        prop_assert_eq!(path, log);
     });
 }
 

@@ -2,13 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// Has all rows written to table files, one a table.
+/// Has all rows of the log written to table files, one a table.
 pub fn flush(dir: &Path) {
-    let db = fjall::Database::builder(dir.join("db")).open().unwrap();
-    for table in ["messages", "tasks", "dead", "expiries", "meta", "lanes"] {
-        let table = db.keyspace(table, fjall::KeyspaceCreateOptions::default).unwrap();
-        table.rotate_memtable_and_wait().unwrap();
-    }
+    celeriac::broker::embedded::flush_log(dir).unwrap();
 }
 
 /// The largest file of a table, by the table's number.

@@ -7,6 +7,7 @@ mod damaged_block;
 mod failed;
 mod full_disk;
 mod limits;
+mod log;
 mod mending;
 mod ownership;
 mod permissions;
@@ -16,7 +17,7 @@ mod tenants;
 mod torn_tail;
 mod unreadable;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,16 +95,27 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Up to where a journal is used: it is allocated ahead with zeros.
-fn used(journal: &Path) -> usize {
-    let bytes = std::fs::read(journal).unwrap();
+/// The first file of the log of a store.
+fn log_file(dir: &Path) -> PathBuf {
+    dir.join("db/log/0.log")
+}
+
+/// Up to where a file of the log or a journal is used: it is allocated ahead with zeros.
+fn used(file: &Path) -> usize {
+    let bytes = std::fs::read(file).unwrap();
     bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
 }
 
-/// Cuts the zeros off a journal, so that copies are small.
-fn shrink(journal: &Path) {
-    let size = used(journal) as u64;
-    std::fs::OpenOptions::new().write(true).open(journal).unwrap().set_len(size).unwrap();
+/// Cuts the zeros off the log and the journals of a store, so that copies are small.
+fn shrink(dir: &Path) {
+    for files in [dir.join("db"), dir.join("db/log")] {
+        for file in std::fs::read_dir(files).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "log" || extension == "jnl") {
+                let size = used(&file) as u64;
+                std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(size).unwrap();
+            }
+        }
+    }
 }
 
 /// The variable that tells a test that it is the child, and what to work on.

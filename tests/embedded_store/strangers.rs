@@ -25,10 +25,12 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn a_directory_of_somebody_elses_is_refused_and_stays_as_it_is() {
-    let cases: [&[(&str, &str)]; 16] = [
+    let cases: [&[(&str, &str)]; 18] = [
         &[("db/production.sqlite3", "rows")],
         &[("db/version", ""), ("db/production.sqlite3", "rows")],
         &[("db/keyspaces/shop/rows", "rows"), ("db/0.jnl", "")],
+        &[("db/log", "of the captain")],
+        &[("db/log/0.log", ""), ("db/log/1.txt", "of the captain")],
         &[("lock", "held by the package manager\n")],
         &[("lock", "4711"), ("claims", "of the insurance"), ("letter.txt", "dear")],
         &[("states", "alaska")],
@@ -135,8 +137,8 @@ async fn a_restore_that_missed_files_loses_nothing() {
         futures_util::future::join_all(published).await;
     }
     drop(broker);
-    crate::shrink(&base.path().join("db/0.jnl"));
-    let missed: [&[&str]; 8] = [
+    crate::shrink(base.path());
+    let missed: [&[&str]; 11] = [
         &["layout", "db/version"],
         &["layout", "db/0.jnl"],
         &["layout", "db"],
@@ -145,6 +147,9 @@ async fn a_restore_that_missed_files_loses_nothing() {
         &["layout", "db/keyspaces"],
         &["db"],
         &["db/version"],
+        &["db/log"],
+        &["db/log", "acknowledged"],
+        &["db/log/0.log"],
     ];
     for names in missed {
         let dir = tempfile::tempdir().unwrap();

@@ -6,9 +6,9 @@ use celeriac::broker::Broker;
 use celeriac::broker::conformance::counts;
 use proptest::prelude::*;
 
-use crate::{copy, drain, ids, large, open, publish, shared, shrink, used};
+use crate::{copy, drain, ids, large, log_file, open, publish, shared, shrink, used};
 
-/// How the end of the last batch may look.
+/// How the end of the last write may look.
 #[derive(Clone, Copy, Debug)]
 enum Tear {
     /// The file ends there.
@@ -21,8 +21,8 @@ enum Tear {
     Hole,
 }
 
-fn tear(journal: &Path, at: usize, how: Tear) {
-    let mut bytes = std::fs::read(journal).unwrap();
+fn tear(log: &Path, at: usize, how: Tear) {
+    let mut bytes = std::fs::read(log).unwrap();
     match how {
         Tear::Cut => bytes.truncate(at),
         Tear::Zeros => {
@@ -35,23 +35,23 @@ fn tear(journal: &Path, at: usize, how: Tear) {
             bytes[at..end].iter_mut().for_each(|b| *b ^= 0xff);
         }
     }
-    std::fs::write(journal, bytes).unwrap();
+    std::fs::write(log, bytes).unwrap();
 }
 
 /// The same tail is a loss when it was acknowledged: the store does not open, whatever is left of the write, says what may be
 /// missing, and takes nothing off.
 #[tokio::test]
-async fn a_journal_that_was_cut_short_is_an_error() {
+async fn a_log_that_was_cut_short_is_an_error() {
     let base = tempfile::tempdir().unwrap();
     let broker = open(base.path()).unwrap();
     publish(&broker, 0..20).await;
-    let journal = base.path().join("db/0.jnl");
-    let before = used(&journal);
+    let log = log_file(base.path());
+    let before = used(&log);
     publish(&broker, 20..50).await;
-    let after = used(&journal);
+    let after = used(&log);
     let killed = tempfile::tempdir().unwrap();
     copy(base.path(), killed.path());
-    shrink(&killed.path().join("db/0.jnl"));
+    shrink(killed.path());
     drop(broker);
     for (at, how) in [
         (before, Tear::Cut),
@@ -63,21 +63,21 @@ async fn a_journal_that_was_cut_short_is_an_error() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         copy(killed.path(), dir.path());
-        let journal = dir.path().join("db/0.jnl");
-        tear(&journal, at, how);
-        let torn = std::fs::read(&journal).unwrap();
+        let log = log_file(dir.path());
+        tear(&log, at, how);
+        let torn = std::fs::read(&log).unwrap();
         for _ in 0..2 {
             let error = open(dir.path()).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(
                 error.contains("was cut short") && error.contains("acknowledged up to write"),
                 "{at} {how:?}: {error}"
             );
-            assert!(std::fs::read(&journal).unwrap() == torn, "{at} {how:?}: the journal was changed");
+            assert!(std::fs::read(&log).unwrap() == torn, "{at} {how:?}: the log was changed");
         }
     }
     // Without the file that says so, or with one of an older store, it is as it was.
     std::fs::remove_file(killed.path().join("acknowledged")).unwrap();
-    tear(&killed.path().join("db/0.jnl"), after - 1, Tear::Cut);
+    tear(&log_file(killed.path()), after - 1, Tear::Cut);
     assert_eq!(drain(&open(killed.path()).unwrap(), "q").await.len(), 49);
 }
 
@@ -88,13 +88,13 @@ fn a_torn_tail_is_cut_off() {
     let (before, after) = runtime.block_on(async {
         let broker = open(base.path()).unwrap();
         publish(&broker, 0..20).await;
-        let journal = base.path().join("db/0.jnl");
-        let before = used(&journal);
+        let log = log_file(base.path());
+        let before = used(&log);
         let acknowledged = std::fs::read(base.path().join("acknowledged")).unwrap();
         broker.publish(large(20, 3000), false).await.unwrap();
-        let after = used(&journal);
+        let after = used(&log);
         broker.close().await.unwrap();
-        shrink(&journal);
+        shrink(base.path());
         // A crash in the middle of the write: it was not acknowledged.
         std::fs::write(base.path().join("acknowledged"), acknowledged).unwrap();
         (before, after)
@@ -105,7 +105,7 @@ fn a_torn_tail_is_cut_off() {
     proptest!(config, |(at in before..after, how in tears)| {
         let dir = tempfile::tempdir().unwrap();
         copy(base.path(), dir.path());
-        tear(&dir.path().join("db/0.jnl"), at, how);
+        tear(&log_file(dir.path()), at, how);
         runtime.block_on(async {
             let broker = open(dir.path()).unwrap();
             prop_assert_eq!(counts(&shared(&broker), "q").await.ready, 20);

@@ -1,8 +1,8 @@
 //! Records, in a small file of its own, the last commit that the store has acknowledged.
 //!
-//! A journal that somebody cut short looks like a journal whose last write a crash tore. Only the last acknowledged
+//! A log that somebody cut short looks like a log whose last write a crash tore. Only the last acknowledged
 //! commit tells the two apart. The engine therefore writes the sequence of each commit to this file, after the commit
-//! is synced and before it answers anybody. A journal that ends before that sequence has lost something. The engine
+//! is synced and before it answers anybody. A log that ends before that sequence has lost something. The engine
 //! writes the file and does not sync it, as it does with the record of a start. Such a write survives `kill -9`. After
 //! a power cut the file may name an earlier commit than the last acknowledged one, and never a later one.
 //!
@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::tables::Tables;
-use super::{home, journal};
+use super::home;
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::clock::now;
 
 const FILE: &str = "acknowledged";
 const MAGIC: u64 = u64::from_be_bytes(*b"celeriac");
-/// The bytes of a record: magic, sequence, journal, time and checksum, of eight bytes each.
+/// The bytes of a record: magic, sequence, journal, time and checksum, of eight bytes each. An earlier version wrote commits to
+/// the database's journals, and noted the number of the journal.
 const RECORD: usize = 5 * 8;
 /// The bytes of a place. Each place fills a sector of its own, so that a torn write damages only one of them.
 const PLACE: usize = 512;
@@ -47,7 +47,7 @@ impl Mark {
         let (last, missing) = (self.seq, self.seq.saturating_sub(seq));
         let at = Timestamp::from_micros(self.at);
         let error = format!(
-            "its journal was cut short: it goes to write {seq}, and the store acknowledged up to write {last}, at {at}; up to {missing} tasks, ends of tasks and notes are not there. Nothing was taken off"
+            "its log of writes was cut short: it goes to write {seq}, and the store acknowledged up to write {last}, at {at}; up to {missing} tasks, ends of tasks and notes are not there. Nothing was taken off"
         );
         BrokerError::Damaged { path, error }
     }
@@ -82,7 +82,7 @@ pub(super) fn read(dir: &Path) -> io::Result<Option<Mark>> {
     let mark = marks.max_by_key(|mark| mark.seq);
     if mark.is_none() {
         let path = dir.join(FILE);
-        tracing::warn!(path = %path.display(), "the file does not say how far the store has acknowledged; should its journal be cut short, that cannot be told");
+        tracing::warn!(path = %path.display(), "the file does not say how far the store has acknowledged; should its log be cut short, that cannot be told");
     }
     Ok(mark)
 }
@@ -95,13 +95,16 @@ pub(super) fn forget(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// The mark of a commit that is acknowledged now, and that is in no journal.
+fn mark_of(seq: u64) -> Mark {
+    Mark { seq, journal: NOT_KNOWN, at: now().as_micros() }
+}
+
 /// The file that names the last acknowledged commit.
 pub(super) struct Acknowledged {
     path: PathBuf,
     file: File,
     turn: bool,
-    /// The number of journals when their names were read last, and the number of the newest one.
-    newest: Option<(usize, u64)>,
     failed: bool,
 }
 
@@ -118,36 +121,21 @@ impl Acknowledged {
             file.write_all(&bytes)?;
         }
         let known = bytes.chunks(PLACE).filter_map(Mark::decode).find(|mark| mark.seq == seq);
-        // If the file names another commit, it does not say in which journal the commit `seq` is, or whether it is in a
-        // journal at all.
-        let mark = known.unwrap_or(Mark { seq, journal: NOT_KNOWN, at: now().as_micros() });
-        let mut this = Self { path, file, turn: false, newest: None, failed: false };
+        let mark = known.unwrap_or_else(|| mark_of(seq));
+        let mut this = Self { path, file, turn: false, failed: false };
         this.write(mark)?;
         this.write(mark)?;
         Ok(this)
     }
 
-    /// The number of the journal that gets the next commit, or of an earlier one.
-    pub(super) fn journal(&mut self, db: &Path, tables: &Tables) -> u64 {
-        let count = tables.journals();
-        match self.newest {
-            Some((known, newest)) if known == count => newest,
-            _ => {
-                let newest = journal::newest(db).unwrap_or(NOT_KNOWN);
-                self.newest = Some((count, newest));
-                newest
-            }
-        }
-    }
-
     /// Notes that the commit `seq` is safe. The engine calls this before it answers the callers of that commit.
-    pub(super) fn note(&mut self, seq: u64, journal: u64) {
-        match self.write(Mark { seq, journal, at: now().as_micros() }) {
+    pub(super) fn note(&mut self, seq: u64) {
+        match self.write(mark_of(seq)) {
             Ok(()) => self.failed = false,
             Err(error) if !self.failed => {
                 self.failed = true;
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "how far the store has acknowledged is not noted; should its journal be cut short now, that cannot be told");
+                tracing::warn!(%path, %error, "how far the store has acknowledged is not noted; should its log be cut short now, that cannot be told");
             }
             Err(_) => {}
         }
@@ -169,10 +157,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), None);
         let mut file = Acknowledged::open(dir.path(), 3).unwrap();
-        file.note(5, 1);
-        file.note(9, 2);
+        file.note(5);
+        file.note(9);
         let said = read(dir.path()).unwrap().unwrap();
-        assert_eq!((said.seq, said.journal), (9, 2));
+        assert_eq!((said.seq, said.journal), (9, NOT_KNOWN));
         let mut bytes = std::fs::read(dir.path().join(FILE)).unwrap();
         let torn = usize::from(file.turn) * PLACE;
         bytes[torn + 12] ^= 1;

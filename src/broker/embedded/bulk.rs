@@ -354,7 +354,7 @@ impl Engine {
     ) {
         let place = old.and_then(|(tables, place)| self.free_place(tables, queue, &message, place, due));
         let arrival = match place {
-            Some(place) => self.place_at(writes, queue, place, message, row),
+            Some(place) => self.place_back(writes, queue, place, message, row),
             None => self.place(writes, queue, message, row, due),
         };
         self.commit.arrivals.push(arrival);

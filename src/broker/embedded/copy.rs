@@ -2,13 +2,13 @@
 //!
 //! The database changes its files when it opens them: it cuts off journals, merges table files, and deletes files
 //! that it does not know. So a damaged store is never opened where it lies. Table files do not change once they
-//! are written; they are linked and take no room. The other files are copied.
+//! are written; they are linked and take no room. The other files are copied, those of the log among them.
 
 use std::path::{Path, PathBuf};
 
 use super::lock::DirLock;
 use super::tables::{Tables, io_error};
-use super::{acknowledged, files, home, journal};
+use super::{acknowledged, files, home, hot_log, journal};
 use crate::broker::BrokerError;
 
 /// The content of the database's file `version`, written if that file is lost.
@@ -60,7 +60,10 @@ impl Copy {
         lock: Option<DirLock>,
     ) -> Result<Self, BrokerError> {
         let mark = acknowledged::read(store).map_err(|e| io_error(store, e))?;
-        match journal::examine(&store.join("db"), true, mark) {
+        let has_log = hot_log::is_there(&store.join("db"));
+        let found = home::examine(store).ok();
+        let has_journal = found.map_or(!has_log, |found| found.has_journal(has_log));
+        match journal::examine(&store.join("db"), true, mark.filter(|_| has_journal)) {
             Ok(torn) => notes.extend(torn.iter().map(|torn| {
                 format!(
                     "db/{}: the last write was cut short, and not acknowledged",
@@ -73,11 +76,22 @@ impl Copy {
         home::make_own(&dir)?;
         let mut copy = Self { store: store.to_owned(), dir, tables: None, damage, notes, _lock: lock };
         copy_all(&store.join("db"), &copy.dir.join("db"))?;
-        copy.open()?;
+        let tables = copy.open()?;
+        let log = store.join("db").join(hot_log::DIR);
+        if !has_log && (found == Some(home::DirectoryContents::Made) || tables.has_had_log()) {
+            copy.damage.push(format!("{}: the log is not there", log.display()));
+        }
+        // Damage that hides the last commit is told when the rows are read.
+        match tables.check_reaches(&log, mark.filter(|_| !has_journal)) {
+            Err(BrokerError::Damaged { path, error }) if path == log => {
+                copy.damage.push(format!("{}: {error}", path.display()));
+            }
+            _ => {}
+        }
         Ok(copy)
     }
 
-    fn open(&mut self) -> Result<(), BrokerError> {
+    fn open(&mut self) -> Result<Tables, BrokerError> {
         let db = self.dir.join("db");
         let version = db.join("version");
         if std::fs::read(&version).ok().as_deref() != Some(VERSION) {
@@ -89,8 +103,11 @@ impl Copy {
             self.damage.extend(unread); // otherwise it is the write that was cut short
         }
         self.damage.extend(files::keep_readable(&db)?);
-        self.tables = Some(Tables::open_copy(&self.dir)?);
-        Ok(())
+        let (tables, mut damage, mut notes) = Tables::open_copy(&self.dir)?;
+        self.damage.append(&mut damage);
+        self.notes.append(&mut notes);
+        self.tables = Some(tables.clone());
+        Ok(tables)
     }
 
     /// The table files of the store that are damaged, in words, if there is any damage: the database does not say in

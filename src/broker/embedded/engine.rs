@@ -1,6 +1,6 @@
 //! The thread that owns the embedded store.
 //!
-//! It gathers all requests since the last commit, writes them in one batch with one `fdatasync`, and only then answers, delivers and
+//! It gathers all requests since the last commit, writes them to the log with one `fdatasync`, and only then answers, delivers and
 //! wakes. Under load the commits grow; a publish alone costs one sync. The only timer is the next ETA, and nothing polls. When the
 //! disk refuses a commit, publishes are refused with the reason, and settlements are kept until it opens again (see `recovery`).
 
@@ -101,6 +101,7 @@ impl Drop for Engine {
             let _ = mending.join();
         }
         if let Some(tables) = self.tables.take() {
+            tables.stop(); // somebody may read them still
             tables.close();
         }
         if let Err(error) = self.take_off_failed() {
@@ -151,13 +152,9 @@ impl Engine {
     /// Writes and syncs a commit, and notes that it is about to be acknowledged.
     pub(super) fn write(&mut self, tables: &Tables, parts: &[&Writes]) -> Result<(), BrokerError> {
         let emptied = std::mem::take(&mut self.emptied);
-        match &mut self.acknowledged {
-            Some(acknowledged) => {
-                let journal = acknowledged.journal(&self.dir.join("db"), tables);
-                tables.write(parts)?;
-                acknowledged.note(self.seq, journal);
-            }
-            None => tables.write(parts)?,
+        tables.write(parts)?;
+        if let Some(acknowledged) = &mut self.acknowledged {
+            acknowledged.note(self.seq);
         }
         for (queue, number) in emptied {
             self.cursors[queue].forget_if_empty(Some(number));
@@ -287,11 +284,12 @@ impl Engine {
             Some(due) => RowKey::Scheduled(due, scheduled_key(cursor.number, due, seq)),
             None => RowKey::Ready(cursor.ready_key(&message, seq)),
         };
-        self.place_at(writes, queue, place, message, row)
+        writes.put_new(TableName::Messages, place.key(), row); // no other key has its sequence
+        self.comes_to(writes, queue, place, message)
     }
 
-    /// Stages the rows of a message that is to wait at this place, which is free.
-    pub(super) fn place_at(
+    /// Stages the rows of a message that is to wait at this place again, which is free.
+    pub(super) fn place_back(
         &mut self,
         writes: &mut Writes,
         queue: usize,
@@ -299,8 +297,19 @@ impl Engine {
         message: Arc<Message>,
         row: &[u8],
     ) -> ArrivedRow {
-        self.cursors[queue].came(&place, &message);
         writes.put(TableName::Messages, place.key(), row);
+        self.comes_to(writes, queue, place, message)
+    }
+
+    /// Stages what goes with the row of a message at its place.
+    fn comes_to(
+        &mut self,
+        writes: &mut Writes,
+        queue: usize,
+        place: RowKey,
+        message: Arc<Message>,
+    ) -> ArrivedRow {
+        self.cursors[queue].came(&place, &message);
         writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
         argument_index::add_waiting(writes, &message);
         self.commit.queues.insert(queue);
@@ -437,6 +446,9 @@ impl Engine {
             // commit leaves.
             let steps =
                 if self.commit.steps.is_empty() { Ok(()) } else { self.take_steps(&mut lanes, &tables) };
+            if steps.is_err() {
+                self.seq += 1; // the failure must not be taken for that of the last commit, which is safe
+            }
             let written = steps.and_then(|()| {
                 let mut meta = Writes::default();
                 self.stage_meta(&mut meta);

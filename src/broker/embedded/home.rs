@@ -12,14 +12,16 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::mend;
 use super::tables::{io_error, missing_tables};
+use super::{hot_log, mend};
 use crate::broker::BrokerError;
 use crate::store::Payloads;
 
 /// The file that says that the tables were made, and in which layout.
 pub(super) const LAYOUT_FILE: &str = "layout";
-const LAYOUT: &str = "celeriac store, layout 2\n";
+const LAYOUT: &str = "celeriac store, layout 3\n";
+/// The layout of stores without a [log](super::hot_log). This version opens them, and makes them stores of its own layout.
+pub(super) const EARLIER_LAYOUT: &str = "celeriac store, layout 2\n";
 
 /// The file that says that the tables are being made: until `layout` is there, whatever lies in `db` is the
 /// store's own, and empty.
@@ -68,6 +70,8 @@ pub(super) enum DirectoryContents {
     /// The directory holds all files of a store but `layout`, and no file says that the store is being made. Its
     /// database may be on its way from a mending to its place.
     Unnamed,
+    /// The directory holds a store that an earlier version made whole. It has no log, or one without a write.
+    Earlier,
     /// The directory holds a store that was made whole.
     Made,
 }
@@ -75,7 +79,13 @@ pub(super) enum DirectoryContents {
 impl DirectoryContents {
     /// Whether the tables were made, so that each of them must be there.
     pub(super) fn is_made(self) -> bool {
-        matches!(self, Self::Unnamed | Self::Made)
+        matches!(self, Self::Unnamed | Self::Earlier | Self::Made)
+    }
+
+    /// Whether an earlier version has written commits to the database's journal. `has_log`: the database has a log. That of an
+    /// earlier layout has no commit, because this version writes its own layout before the first one.
+    pub(super) fn has_journal(self, has_log: bool) -> bool {
+        self == Self::Earlier || self == Self::Unnamed && !has_log
     }
 }
 
@@ -89,6 +99,7 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
     }
     match std::fs::read(dir.join(LAYOUT_FILE)) {
         Ok(text) if text == LAYOUT.as_bytes() => return Ok(DirectoryContents::Made),
+        Ok(text) if text == EARLIER_LAYOUT.as_bytes() => return Ok(DirectoryContents::Earlier),
         Ok(text) => {
             let text = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
             let error = format!("it says {:?}, not {:?}", text.trim_end(), LAYOUT.trim_end());
@@ -166,7 +177,8 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
 
 /// Whether a directory says that it is a store that was made whole.
 pub(super) fn is_named(dir: &Path) -> bool {
-    std::fs::read(dir.join(LAYOUT_FILE)).is_ok_and(|text| text == LAYOUT.as_bytes())
+    let layouts = [LAYOUT.as_bytes(), EARLIER_LAYOUT.as_bytes()];
+    std::fs::read(dir.join(LAYOUT_FILE)).is_ok_and(|text| layouts.contains(&text.as_slice()))
 }
 
 /// Whether a directory says that a store is being made there.
@@ -242,6 +254,17 @@ impl Database {
             let is_journal = name.strip_suffix(".jnl").is_some_and(|n| n.parse::<u64>().is_ok());
             match name.as_str() {
                 "lock" | "version" | "keyspaces" => {}
+                hot_log::DIR => {
+                    let log = db.join(&name);
+                    for file in if log.is_dir() { names(&log)? } else { vec![String::new()] } {
+                        let path = log.join(&file);
+                        if !hot_log::is_name(&file) {
+                            strangers.push(format!("{name}/{file}"));
+                        } else if super::journal::has_content(&path)? {
+                            kept.push(format!("db/{name}/{file}"));
+                        }
+                    }
+                }
                 _ if is_journal => {
                     journals += 1;
                     if super::journal::has_content(&db.join(&name))? {
@@ -307,7 +330,7 @@ fn builder() -> DirBuilder {
 /// caller holds the lock.
 pub(super) fn begin(dir: &Path, found: DirectoryContents) -> Result<(), BrokerError> {
     let (begun, marked) = match found {
-        DirectoryContents::Made | DirectoryContents::Unnamed => return Ok(()),
+        DirectoryContents::Made | DirectoryContents::Earlier | DirectoryContents::Unnamed => return Ok(()),
         DirectoryContents::Nothing => (false, false),
         DirectoryContents::Unfinished { begun, marked } => (begun, marked),
     };

@@ -1,5 +1,8 @@
 //! Checks the database's journals before the database replays them.
 //!
+//! An earlier version wrote each commit there. This one writes commits to the [log](super::hot_log), and empties the journals when
+//! it opens such a store; what the database itself writes there since is worth nothing.
+//!
 //! The database takes the first place that it cannot read for the end of the journal, and cuts off the rest. This is
 //! right for a write that a crash tore, and only the last write can be torn, because each write is synced before the
 //! next. It is wrong for damage in the middle, which would silently cost acknowledged tasks, and for a journal that
@@ -157,22 +160,9 @@ pub(super) fn has_content(path: &Path) -> Result<bool, BrokerError> {
     Ok(bytes.iter().any(|byte| *byte != 0))
 }
 
-/// The number of the newest journal, if there is one.
-pub(super) fn newest(db: &Path) -> Option<u64> {
-    journals(db).ok()?.last().map(|(number, _)| *number)
-}
-
-/// Removes the batch of a failed commit from the journals of a database that is not open. The batch may be there
-/// although its commit failed. `mark` has bytes that this batch contains and no other.
-pub(super) fn take_off(db: &Path, mark: &[u8]) -> Result<(), BrokerError> {
-    for (_, path) in journals(db)? {
-        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
-        let look = look_over(&bytes);
-        if bytes[look.last..look.end].windows(mark.len()).any(|w| w == mark) {
-            truncate(&path, look.last)?;
-        }
-    }
-    Ok(())
+/// Empties the journals of a database that is not open, and whose tables have all that is in them.
+pub(super) fn empty(db: &Path) -> Result<(), BrokerError> {
+    journals(db)?.iter().try_for_each(|(_, path)| truncate(path, 0))
 }
 
 /// The journals by number, which is the order in which they were written.
@@ -204,8 +194,6 @@ fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
 
 /// The result of a look over a journal.
 struct JournalSummary {
-    /// The offset at which the last readable batch begins.
-    last: usize,
     /// The offset at which the last readable batch ends.
     end: usize,
     /// The offset behind the last byte that is not zero.
@@ -227,7 +215,7 @@ enum JournalTail {
 
 fn look_over(bytes: &[u8]) -> JournalSummary {
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    let mut look = JournalSummary { last: 0, end: 0, used, seq: None, rest: JournalTail::Nothing };
+    let mut look = JournalSummary { end: 0, used, seq: None, rest: JournalTail::Nothing };
     let mut before = None;
     while let Some(Batch { size, seq, commit }) = batch(&bytes[look.end..]) {
         if before >= Some(seq) {
@@ -236,7 +224,7 @@ fn look_over(bytes: &[u8]) -> JournalSummary {
         }
         before = Some(seq);
         look.seq = look.seq.max(commit);
-        (look.last, look.end) = (look.end, look.end + size);
+        look.end += size;
     }
     let rest = bytes.get(look.end..used).unwrap_or_default();
     if !rest.is_empty() {

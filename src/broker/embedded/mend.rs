@@ -22,7 +22,7 @@ use super::copy::Copy;
 use super::ready_key::ReadyKey;
 use super::salvage::{Salvaged, copy_to};
 use super::tables::{NAMES, TABLES, Tables, io_error};
-use super::{acknowledged, home};
+use super::{acknowledged, home, hot_log};
 use crate::broker::BrokerError;
 use crate::task::Message;
 
@@ -97,7 +97,7 @@ pub(super) fn finish(dir: &Path) -> Result<(), BrokerError> {
 /// The mended database takes the place of the damaged one; where that is now.
 fn take_place(dir: &Path) -> Result<PathBuf, BrokerError> {
     let (db, mended) = (dir.join("db"), dir.join(MENDED));
-    // How far the old journal was acknowledged says nothing of the new one.
+    // How far the old log was acknowledged says nothing of the new one.
     acknowledged::forget(dir).map_err(|e| io_error(dir, e))?;
     let last = (0..).map(|n| dir.join(format!("{ASIDE}-{n}"))).find(|path| !path.exists());
     let mut aside = last.unwrap_or_else(|| dir.join(ASIDE));
@@ -125,11 +125,12 @@ fn is_damaged(tables: &Tables) -> bool {
     })
 }
 
-/// The copy takes as much room as the tables, at most.
+/// The copy takes as much room as the tables and the log, at most.
 fn check_room(dir: &Path) -> Result<(), BrokerError> {
     let tables = (0..=NAMES.len()).map(|n| dir.join(format!("db/keyspaces/{n}/tables")));
     let files = tables.flat_map(|tables| std::fs::read_dir(tables).into_iter().flatten().flatten());
-    let needed: u64 = files.map(|file| file.metadata().map_or(0, |file| file.len())).sum();
+    let tables: u64 = files.map(|file| file.metadata().map_or(0, |file| file.len())).sum();
+    let needed = tables.saturating_add(hot_log::disk_space(&dir.join("db")));
     let free = fs4::available_space(dir).unwrap_or(u64::MAX);
     if free > needed.saturating_add(SPARE) {
         return Ok(());

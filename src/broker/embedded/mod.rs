@@ -8,7 +8,7 @@
 //! - A start is noted outside of the commits (see `start_log`), so a task that takes the process down is counted.
 //!   After [`EmbeddedOptions::delivery_limit`] times it is a dead letter, and it does not take its neighbours
 //!   along (see `last_chance`).
-//! - Memory holds the delivered messages, never the backlog.
+//! - Memory holds the delivered messages and the last commits, never the backlog (see `hot_log`).
 //!
 //! Tasks that wait in memory have a line of their own beside the line on disk. A queue's consumer gets up to its
 //! prefetch from each, and each keeps its order.
@@ -19,6 +19,7 @@ mod argument_index;
 mod backlog;
 mod bulk;
 mod chords;
+mod cold;
 mod command;
 mod commit;
 mod copy;
@@ -32,6 +33,7 @@ mod follow_ups;
 mod groups;
 mod hasten;
 mod home;
+mod hot_log;
 mod journal;
 mod known_lanes;
 mod lanes;
@@ -39,6 +41,7 @@ mod last_chance;
 mod line_cursor;
 mod lock;
 mod mend;
+mod merged_rows;
 mod notes;
 mod page_marks;
 mod paging;
@@ -64,6 +67,7 @@ mod undo;
 mod unfinished;
 mod unique_windows;
 mod verify;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -150,12 +154,12 @@ struct EmbeddedInner {
 
 impl EmbeddedBroker {
     /// Opens the store in `dir`, and makes it if it is not there. After a crash it recovers by itself, also from a
-    /// torn tail of the journal. In a directory that is not empty and not a store's it makes, changes and deletes
+    /// torn tail of the log. In a directory that is not empty and not a store's it makes, changes and deletes
     /// nothing.
     ///
     /// # Errors
     /// Another process has the store, the directory is somebody else's, a file of the store is damaged or lost,
-    /// the journal ends before what was acknowledged, or the disk is full or not writable.
+    /// the log ends before what was acknowledged, or the disk is full or not writable.
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
         let dir = dir.as_ref().to_owned();
         // The lock comes before any file is opened: two processes must not recover the same store.
@@ -528,6 +532,22 @@ fn open_tables(dir: &Path) -> Result<Tables, BrokerError> {
     mend::finish(dir)?;
     let mark = acknowledged::read(dir).map_err(|e| tables::io_error(dir, e))?;
     Tables::open(dir, mark)
+}
+
+/// Writes all that is only in the log of the store in `dir` to the database's table files. The store's program must not be
+/// running. A store does so by itself, a part at a time; tests that damage table files want all of it there.
+///
+/// # Errors
+/// There is no store, another process has it, or it cannot be opened or written.
+#[doc(hidden)]
+pub fn flush_log(dir: impl AsRef<Path>) -> Result<(), BrokerError> {
+    let dir = dir.as_ref();
+    require_store(dir)?;
+    let _lock = DirLock::take(dir)?;
+    let tables = open_tables(dir)?;
+    let flushed = tables.flush();
+    tables.close();
+    flushed
 }
 
 /// Says what to do if there is no store in a directory, without changing anything.

@@ -130,6 +130,7 @@ impl Readable {
             self.ask_last(&from, to.as_deref());
             Vec::new()
         });
+        self.add_from_log(&from, to.as_deref());
         let found = self.found.iter().map(|(key, _)| key.to_vec()).collect();
         if self.tables.tell(self.table, &from) {
             let table = self.table.name();
@@ -238,6 +239,18 @@ impl Readable {
                 self.found.push_back((Slice::from(key), value));
                 return;
             }
+        }
+    }
+
+    /// Keeps the rows of the gap that are in the log, which damage in the database hides from a scan.
+    fn add_from_log(&mut self, from: &[u8], to: Option<&[u8]>) {
+        let end = to.map_or_else(|| self.end.as_ref().map(Vec::as_slice), Bound::Excluded);
+        let known: HashSet<Slice> = self.found.iter().map(|(key, _)| key.clone()).collect();
+        let rows = self.tables.in_log(self.table, from, end).flatten();
+        let new: Vec<Row> = rows.filter(|(key, _)| !known.contains(key)).collect();
+        if !new.is_empty() {
+            self.found.extend(new);
+            self.found.make_contiguous().sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         }
     }
 

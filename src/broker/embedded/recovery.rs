@@ -1,7 +1,7 @@
 //! Opens the store again after a restart, and after the disk refused a commit.
 //!
 //! While the store cannot be written, it refuses publishes with the reason, and keeps settlements. A failed commit may
-//! be in the journal nevertheless. It is removed there, because a task whose publish was refused must not run. After
+//! be in the log nevertheless. It is removed there, because a task whose publish was refused must not run. After
 //! pauses that grow, the store is opened again and writes the settlements that it has kept.
 
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ use super::ready_key::ReadyKey;
 use super::rows::{CLAIMS, SEQ, StoredQueue, decode, queue_of};
 use super::start_log::LoggedStarts;
 use super::tables::{TableName, Tables, Writes, io_error, is_full};
-use super::{journal, mend};
+use super::{hot_log, mend};
 use crate::broker::{BrokerError, lane};
 use crate::core::Backoff;
 use crate::core::Timestamp;
@@ -171,7 +171,14 @@ impl Engine {
         let tables = self.tables.take();
         let is_broken = tables.as_ref().is_some_and(Tables::is_broken);
         if let Some(tables) = tables {
+            tables.stop(); // somebody may read them still
             tables.close();
+        }
+        let retry_at = Instant::now() + self.reopening.pause();
+        self.failure = Some(WriteFailure { error: error.clone(), retry_at, seq: self.seq, is_broken });
+        // Before anybody hears that his task was refused: this process may end before the store is opened again.
+        if let Err(error) = self.take_off_failed() {
+            tracing::warn!(%error, "the failed commit is not out of the log yet");
         }
         self.commit.publishes = Writes::default();
         self.commit.ids.clear();
@@ -197,8 +204,6 @@ impl Engine {
             self.cursors[published.arrival.queue].left(&published.arrival.place);
             published.reply.map(|reply| reply.send(Err(error.clone())));
         }
-        let retry_at = Instant::now() + self.reopening.pause();
-        self.failure = Some(WriteFailure { error, retry_at, seq: self.seq, is_broken });
     }
 
     /// Opens the store again after a failure when its time has come, and writes what was kept.
@@ -216,7 +221,7 @@ impl Engine {
             return;
         }
         self.reopening.pause(); // the next attempt waits longer
-        // The failed commit must be out of the journal before the database can replay it.
+        // The failed commit must be out of the log before it can be replayed.
         let opened = self.take_off_failed().and_then(|()| super::open_tables(&self.dir));
         if let Err(error) = opened.and_then(|tables| self.adopt(tables)) {
             tracing::warn!(%error, "the store cannot be opened yet");
@@ -229,7 +234,7 @@ impl Engine {
             match Acknowledged::open(&self.dir, self.seq) {
                 Ok(acknowledged) => self.acknowledged = Some(acknowledged),
                 Err(error) => {
-                    tracing::warn!(%error, "how far the store has acknowledged is not noted; should its journal be cut short now, that cannot be told");
+                    tracing::warn!(%error, "how far the store has acknowledged is not noted; should its log be cut short now, that cannot be told");
                 }
             }
         }
@@ -271,7 +276,7 @@ impl Engine {
         match mending.join().unwrap_or_else(panicked) {
             Ok(is_new) => {
                 if is_new {
-                    // The new database has nothing of the commit that failed, and another journal.
+                    // The new database has nothing of the commit that failed, and another log.
                     self.acknowledged = None;
                 }
                 if let Some(failure) = &mut self.failure {
@@ -292,7 +297,7 @@ impl Engine {
     /// Makes sure that the failed commit is not on disk. The tables must be closed.
     pub(super) fn take_off_failed(&self) -> Result<(), BrokerError> {
         let Some(failure) = &self.failure else { return Ok(()) };
-        journal::take_off(&self.dir.join("db"), &[SEQ, &failure.seq.to_be_bytes()].concat())
+        hot_log::take_off(&self.dir.join("db").join(hot_log::DIR), failure.seq)
     }
 
     /// Adds the kept settlements to the counts from disk, which are those of the last good commit.

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::argument_index;
+use super::cold;
 use super::copy::Copy;
 use super::failed::{FailedTotals, failed_key, parts_of};
 use super::home;
@@ -363,8 +364,8 @@ impl Work {
         self.each(TableName::Meta, |this, key, value| {
             match (key == SEQ, <[u8; 8]>::try_from(value)) {
                 (true, Ok(seq)) => this.seq = this.seq.max(u64::from_be_bytes(seq)),
-                // The counts of queues and lanes are written anew, and the starts of the old store mean nothing in
-                // the new one.
+                // The counts of queues and lanes are written anew, and the starts of the old store and its log mean
+                // nothing in the new one.
                 _ if key.starts_with(b"queue/") || key.starts_with(b"failed/") || COUNTED.contains(&key) => {}
                 _ if key.starts_with(tenant_lines::LINES) => {}
                 _ => this.writes.put(TableName::Meta, key, value),
@@ -396,4 +397,4 @@ impl Work {
 /// The number of rows that are written together.
 const ROWS: usize = 2000;
 /// The keys of the table `meta` whose rows are made anew.
-const COUNTED: [&[u8]; 2] = [super::rows::LANES, super::rows::CLAIMS];
+const COUNTED: [&[u8]; 3] = [super::rows::LANES, super::rows::CLAIMS, cold::FLUSHED];

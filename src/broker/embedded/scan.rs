@@ -136,7 +136,7 @@ impl Engine {
                     let ready = cursor.ready_key(&message, seq);
                     cursor.came(&RowKey::Ready(ready), &message);
                     writes.delete(TableName::Messages, &key);
-                    writes.put(TableName::Messages, &ready, &value);
+                    writes.put_new(TableName::Messages, &ready, &value);
                     writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&ready));
                     promoted.push(ready);
                 }

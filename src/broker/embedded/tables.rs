@@ -1,4 +1,4 @@
-//! The tables on disk, and the only code that talks to the database which holds them.
+//! The tables of the store: the rows in the [log](super::hot_log), over those in the [database](super::cold).
 //!
 //! | table | key | row |
 //! |---|---|---|
@@ -9,30 +9,28 @@
 //! | `expiries` | time, sequence | the ids whose results go at that time |
 //! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them; [unique windows](super::unique_windows); the [index of arguments](super::argument_index) |
 //! | `meta` | name | counts per queue and [tenant](super::tenant_lines), the last sequence, notes |
-//!
-//! Whatever the database does with a damaged file, even a panic, becomes an error that names the directory.
 
 use std::collections::HashSet;
 use std::ops::Bound;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 pub(super) use fjall::Slice;
-use fjall::{
-    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
-};
 
-use super::acknowledged::Mark;
+use super::acknowledged::{self, Mark};
+use super::cold::Cold;
 use super::home::{self, DirectoryContents};
+use super::hot_log::{self, HotLog, Layers};
+pub(super) use super::merged_rows::Rows;
 use super::readable::Readable;
 use super::rows::SEQ;
+pub(super) use super::writes::Writes;
+use super::writes::fits;
 use super::{files, journal};
 use crate::broker::BrokerError;
-use crate::broker::limits::LONGEST_ROW_KEY;
 
 /// A table of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,73 +56,11 @@ pub(super) const NAMES: [&str; 6] = ["messages", "tasks", "dead", "expiries", "m
 /// The free bytes below which the disk counts as full: the database needs some room to open at all.
 const FULL: u64 = 1 << 20;
 
-/// A key of the table of messages that no row has, because a row's key begins with the two bytes of its queue.
-const NO_ROW: [u8; 1] = [0xff];
-
 impl TableName {
     /// The table's name in the database.
     pub(super) fn name(self) -> &'static str {
         NAMES[self as usize]
     }
-}
-
-/// A row to be written, or to be deleted if it has no value.
-struct Write {
-    table: TableName,
-    key: Slice,
-    value: Option<Slice>,
-}
-
-/// Rows to be written and deleted together.
-#[derive(Default)]
-pub(super) struct Writes(Vec<Write>);
-
-impl Writes {
-    /// Writes a row. A row whose key is too long for the database is left out, because with it the database would
-    /// neither write the other rows nor go on. Requests for such a row are refused before they come to this (see
-    /// [`limits`](crate::broker::limits)).
-    pub(super) fn put(&mut self, table: TableName, key: &[u8], value: &[u8]) {
-        if fits(key) {
-            self.0.push(Write { table, key: key.into(), value: Some(value.into()) });
-        } else {
-            let (table, bytes) = (table.name(), key.len());
-            tracing::error!(
-                table,
-                bytes,
-                most = LONGEST_ROW_KEY,
-                "a row is not kept, because its key is too long"
-            );
-        }
-    }
-
-    /// Deletes a row. The database has no row whose key is too long for it.
-    pub(super) fn delete(&mut self, table: TableName, key: &[u8]) {
-        if fits(key) {
-            self.0.push(Write { table, key: key.into(), value: None });
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn append(&mut self, other: &mut Self) {
-        self.0.append(&mut other.0);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
-/// Whether the database takes a key. It does not refuse a longer one: it writes what it cannot read again, and
-/// panics.
-fn fits(key: &[u8]) -> bool {
-    key.len() <= LONGEST_ROW_KEY
 }
 
 /// Places from which rows could not be read: a table and a key.
@@ -133,11 +69,11 @@ type Told = HashSet<(TableName, Vec<u8>)>;
 /// Handles on the open tables. They are cheap to clone and work on any thread.
 #[derive(Clone)]
 pub(super) struct Tables {
-    db: Database,
-    keyspaces: [Keyspace; NAMES.len()],
+    /// `None`: the tables are only read. Declared before the database, which it writes to, so that it is closed first.
+    log: Option<Arc<HotLog>>,
+    layers: Layers,
+    cold: Cold,
     dir: PathBuf,
-    /// The number of the database's files when they were last closed to other users.
-    closed: Arc<AtomicUsize>,
     /// The places where rows could not be read that were logged already.
     told: Arc<Mutex<Told>>,
     /// The database's background work has failed, and not for want of room.
@@ -145,11 +81,12 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Opens or makes the database in `dir`, whose lock is held. A tail that a crash has torn is cut off; a file
+    /// Opens or makes the tables in `dir`, whose lock is held. A tail that a crash has torn is cut off; a file
     /// that cannot be read is an error that names the file or the directory. `acknowledged`: the last acknowledged
-    /// commit, which the journal must reach.
+    /// commit, which the log must reach.
     pub(super) fn open(dir: &Path, acknowledged: Option<Mark>) -> Result<Self, BrokerError> {
         let path = dir.join("db");
+        let log = path.join(hot_log::DIR);
         let found = home::examine(dir)?;
         let is_made = found.is_made();
         if found == DirectoryContents::Unnamed {
@@ -161,30 +98,47 @@ impl Tables {
         // ones.
         require_all(&path, is_made)?;
         files::check(&path, is_made)?;
-        journal::check(&path, is_made, acknowledged)?;
-        let db = caught(&path, || open_database(&path))?;
-        check_names(dir, &db, is_made)?;
-        let keyspaces = caught(&path, || open_tables(&db))?;
-        let tables = Self::of(dir, db, keyspaces);
-        tables.check_reaches(acknowledged)?;
+        let has_log = hot_log::is_there(&path);
+        if found == DirectoryContents::Made && !has_log {
+            return Err(no_log(log));
+        }
+        let has_journal = found.has_journal(has_log);
+        journal::check(&path, is_made, acknowledged.filter(|_| has_journal))?;
+        let mut cold = Cold::open(dir, is_made)?;
+        if !has_log && cold.has_had_log()? {
+            return Err(no_log(log)); // and neither is `layout`, or it is of before
+        }
+        if has_journal {
+            cold = without_journal(dir, cold, acknowledged)?;
+        }
+        let mut replayed = hot_log::replay(&log, cold.flushed()?)?;
+        let mut tables = Self::over(dir, Layers::of(replayed.take_layers()), cold);
+        tables.check_reaches(&log, acknowledged)?;
+        // Nothing was changed in the log so far.
+        tables.log = Some(Arc::new(HotLog::start(dir, &tables.cold, tables.layers.clone(), replayed)?));
         // `layout` is written last, when all tables are there and were read.
         home::finish(dir, found)?;
         home::close_to_others(dir);
         Ok(tables)
     }
 
-    /// Opens the database of a copy, of which only readable files are left, so nothing is checked.
-    pub(super) fn open_copy(dir: &Path) -> Result<Self, BrokerError> {
-        let path = dir.join("db");
-        let db = caught(&path, || open_database(&path))?;
-        check_names(dir, &db, false)?;
-        let keyspaces = caught(&path, || open_tables(&db))?;
-        Ok(Self::of(dir, db, keyspaces))
+    /// Opens the tables of a copy, of which only readable files are left, so nothing is checked. Also says what of its log cannot
+    /// be read, and what a crash has left there.
+    pub(super) fn open_copy(dir: &Path) -> Result<(Self, Vec<String>, Vec<String>), BrokerError> {
+        let cold = Cold::open(dir, false)?;
+        let read = hot_log::readable(&dir.join("db").join(hot_log::DIR), cold.flushed().ok())?;
+        Ok((Self::over(dir, Layers::of(vec![read.layer]), cold), read.damage, read.notes))
     }
 
-    fn of(dir: &Path, db: Database, keyspaces: [Keyspace; NAMES.len()]) -> Self {
-        let (closed, told, broken) = (Arc::default(), Arc::default(), Arc::default());
-        Self { db, keyspaces, dir: dir.to_owned(), closed, told, broken }
+    /// Whether the database has rows from a log.
+    pub(super) fn has_had_log(&self) -> bool {
+        self.cold.has_had_log().unwrap_or(false) // what cannot be read is told when the rows are read
+    }
+
+    /// Tables that can be read.
+    fn over(dir: &Path, layers: Layers, cold: Cold) -> Self {
+        let (told, broken) = (Arc::default(), Arc::default());
+        Self { log: None, layers, cold, dir: dir.to_owned(), told, broken }
     }
 
     /// Whether the database refuses all writes because its background work has failed, and not for want of room.
@@ -192,24 +146,22 @@ impl Tables {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Checks that the last acknowledged commit was read back, from the journal or from the tables.
-    fn check_reaches(&self, acknowledged: Option<Mark>) -> Result<(), BrokerError> {
+    /// Checks that the last acknowledged commit was read back. `path`: where it should be.
+    pub(super) fn check_reaches(&self, path: &Path, acknowledged: Option<Mark>) -> Result<(), BrokerError> {
         let Some(mark) = acknowledged else { return Ok(()) };
         let seq = self.get(TableName::Meta, SEQ)?.and_then(|row| <[u8; 8]>::try_from(&*row).ok());
         let seq = seq.map_or(0, u64::from_be_bytes);
-        if seq < mark.seq { Err(mark.lost(self.dir.join("db"), seq)) } else { Ok(()) }
-    }
-
-    /// The number of journals, which changes whenever the database begins a new one.
-    pub(super) fn journals(&self) -> usize {
-        self.db.journal_count()
+        if seq < mark.seq { Err(mark.lost(path.to_owned(), seq)) } else { Ok(()) }
     }
 
     pub(super) fn get(&self, table: TableName, key: &[u8]) -> Result<Option<Slice>, BrokerError> {
         if !fits(key) {
             return Ok(None); // the database has no row of such a key
         }
-        caught(&self.dir, || self.keyspaces[table as usize].get(key))
+        match self.layers.get(table, key) {
+            Some(row) => Ok(row),
+            None => self.cold.get(table, key),
+        }
     }
 
     /// As [`range`](Self::range), but goes on behind rows that cannot be read.
@@ -235,32 +187,23 @@ impl Tables {
         let too_long =
             !fits(start) || matches!(end, Bound::Included(key) | Bound::Excluded(key) if !fits(key));
         if too_long {
-            return Ok(Rows { rows: None, dir: self.dir.clone() }); // no row has such a key, or a key that begins with it
+            return Ok(Rows::none()); // no row has such a key, or a key that begins with it
         }
         let bounds = (Bound::Included(start), end);
-        let rows = caught(&self.dir, || Ok(self.keyspaces[table as usize].range::<&[u8], _>(bounds)))?;
-        Ok(Rows { rows: Some(rows), dir: self.dir.clone() })
+        // The layers come first: what leaves them has come to the database before.
+        let layers = self.layers.newest_first();
+        Ok(Rows::merged(layers, Some(self.cold.range(table, bounds)?), table, bounds))
+    }
+
+    /// The rows from `start` to `end` that the log has, in order. They can be read whatever is damaged in the database.
+    pub(super) fn in_log(&self, table: TableName, start: &[u8], end: Bound<&[u8]>) -> Rows {
+        Rows::merged(self.layers.newest_first(), None, table, (Bound::Included(start), end))
     }
 
     /// Writes all of `parts` in one step and syncs them.
     pub(super) fn write(&self, parts: &[&Writes]) -> Result<(), BrokerError> {
-        let size = parts.iter().map(|p| p.0.len()).sum();
-        let written = caught(&self.dir, || {
-            self.wait_for_background()?;
-            let mut batch = OwnedWriteBatch::with_capacity(self.db.clone(), size);
-            for write in parts.iter().flat_map(|part| &part.0) {
-                let keyspace = &self.keyspaces[write.table as usize];
-                match &write.value {
-                    Some(value) => batch.insert(keyspace, write.key.clone(), value.clone()),
-                    None => batch.remove(keyspace, write.key.clone()),
-                }
-            }
-            batch.durability(Some(PersistMode::SyncData)).commit()
-        });
-        if written.is_ok() {
-            self.close_new_files();
-        }
-        written.map_err(|error| match error {
+        let Some(log) = &self.log else { return Err(BrokerError::Closed) };
+        log.write(parts).map_err(|error| match error {
             // The database may say only that its background work failed, so the likely reason is found out here.
             BrokerError::Damaged { error, .. } if !is_full(&self.dir) => {
                 self.broken.store(true, Ordering::Relaxed);
@@ -274,102 +217,54 @@ impl Tables {
         })
     }
 
-    /// Closes the files to other users that the database has made since the last call.
-    fn close_new_files(&self) {
-        let tables: usize = self.keyspaces.iter().map(Keyspace::table_count).sum();
-        let files = (self.db.journal_count() << 32) + tables;
-        if self.closed.swap(files, Ordering::Relaxed) != files {
-            home::close_database(&self.dir.join("db"));
-        }
-    }
-
-    /// Waits until the database's background work has caught up. The database itself holds up a writer while that
-    /// work is behind, and does so for ever if the work has failed in the meantime. This waits a bit earlier, and
-    /// notices a failure.
-    fn wait_for_background(&self) -> fjall::Result<()> {
-        let is_behind = |k: &Keyspace| k.tree.sealed_memtable_count() >= 3 || k.tree.l0_run_count() >= 28;
-        while self.keyspaces.iter().any(is_behind) {
-            self.db.persist(PersistMode::Buffer)?; // fails if the background work has failed
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        Ok(())
-    }
-
-    /// The number of bytes that are in the journal only and that the database will write to table files by and by.
+    /// The number of bytes that are in memory and in the log only and that will come to table files by and by.
     pub(super) fn to_be_flushed(&self) -> u64 {
-        self.db.write_buffer_size()
+        self.layers.bytes().saturating_add(self.cold.to_be_flushed())
     }
 
-    /// Writes the rows that are only in the journal to table files, so that old journals can go. Then drops the
-    /// deleted rows from the table of messages, of which `waiting` rows are alive.
+    /// Writes all rows of the log to table files, and gives back the room that the log does not need then.
+    pub(super) fn flush(&self) -> Result<(), BrokerError> {
+        self.log.as_ref().map_or(Ok(()), |log| log.flush())
+    }
+
+    /// As [`flush`](Self::flush). Then drops the deleted rows from the table of messages, of which `waiting` rows are alive.
     pub(super) fn reclaim(&self, waiting: u64) -> Result<(), BrokerError> {
-        let messages = &self.keyspaces[TableName::Messages as usize];
-        caught(&self.dir, || self.flush(&self.keyspaces))?;
-        // The live rows are written once more, which must not take the room of the tasks that are under way.
-        let rows = messages.approximate_len().max(1) as u128;
-        let alive = u128::from(messages.disk_space()) * u128::from(waiting).min(rows) / rows;
-        if alive > u128::from(fs4::available_space(&self.dir).unwrap_or(0) / 2) {
-            return Ok(());
-        }
-        caught(&self.dir, || messages.major_compact())?;
-        // The old files go when the table is flushed after the readers of its old state are known to be gone. So
-        // there must be something to flush: a row that never was is deleted.
-        let mut nothing = Writes::default();
-        nothing.delete(TableName::Messages, &NO_ROW);
-        for _ in 0..2 {
-            self.write(&[&nothing])?;
-            caught(&self.dir, || self.flush(std::slice::from_ref(messages)))?;
-        }
-        Ok(())
+        self.flush()?;
+        self.cold.reclaim(waiting)
     }
 
-    fn flush(&self, keyspaces: &[Keyspace]) -> fjall::Result<()> {
-        for keyspace in keyspaces {
-            keyspace.rotate_memtable()?;
+    /// Ends all writing, whoever else has a handle on the tables. What was written can be read on.
+    pub(super) fn stop(&self) {
+        if let Some(log) = &self.log {
+            log.stop();
         }
-        while keyspaces.iter().any(|k| k.tree.sealed_memtable_count() > 0) {
-            self.db.persist(PersistMode::Buffer)?; // fails if the background work has failed
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        Ok(())
     }
 
-    /// Closes the files.
+    /// Closes the files, if nobody else has a handle on them.
     pub(super) fn close(self) {
-        if catch_unwind(AssertUnwindSafe(|| drop(self))).is_err() {
-            tracing::error!("the store's database panicked while it closed");
-        }
+        let Self { log, cold, .. } = self;
+        drop(log);
+        cold.close();
     }
 }
 
-/// Rows as they come off the disk; the first error is the last item.
-pub(super) struct Rows {
-    rows: Option<fjall::Iter>,
-    dir: PathBuf,
+/// The error for a store whose log is lost. `log`: where it should be.
+fn no_log(log: PathBuf) -> BrokerError {
+    BrokerError::Damaged { path: log, error: "the log is not there".to_owned() }
 }
 
-impl Iterator for Rows {
-    type Item = Result<(Slice, Slice), BrokerError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rows = self.rows.as_mut()?;
-        let row = caught(&self.dir, || rows.next().map(fjall::Guard::into_inner).transpose());
-        if !matches!(row, Ok(Some(_))) {
-            self.rows = None;
-        }
-        row.transpose()
-    }
-}
-
-impl DoubleEndedIterator for Rows {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        let rows = self.rows.as_mut()?;
-        let row = caught(&self.dir, || rows.next_back().map(fjall::Guard::into_inner).transpose());
-        if !matches!(row, Ok(Some(_))) {
-            self.rows = None;
-        }
-        row.transpose()
-    }
+/// Empties the database's journal, to which an earlier version wrote its commits. The rows of the log come to the database past
+/// the journal, so a later replay of the journal could bring back rows that were deleted since.
+fn without_journal(dir: &Path, cold: Cold, acknowledged: Option<Mark>) -> Result<Cold, BrokerError> {
+    let db = dir.join("db");
+    let tables = Tables::over(dir, Layers::of(Vec::new()), cold);
+    tables.check_reaches(&db, acknowledged)?;
+    tables.cold.flush()?;
+    tables.close();
+    // The file says in which journal the last commit is. From here on it is in no journal.
+    acknowledged::forget(dir).map_err(|e| io_error(dir, e))?;
+    journal::empty(&db)?;
+    Cold::open(dir, true)
 }
 
 /// Whether so little room is left on the disk that this is what ails the store.
@@ -405,25 +300,6 @@ pub(super) fn io_error(path: &Path, error: std::io::Error) -> BrokerError {
         _ => format!("{shown} cannot be used: {error}"),
     };
     BrokerError::io_because(what_to_do, error)
-}
-
-/// Calls the database, and makes a panic of it an error like any other.
-fn caught<T>(path: &Path, call: impl FnOnce() -> fjall::Result<T>) -> Result<T, BrokerError> {
-    let damaged = |error| BrokerError::Damaged { path: path.to_owned(), error };
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)))) => {
-            Err(io_error(path, e))
-        }
-        Ok(Err(fjall::Error::Locked)) => {
-            Err(BrokerError::InUse { path: path.to_owned(), owner: "(not known)".to_owned() })
-        }
-        Ok(Err(fjall::Error::Poisoned)) => Err(damaged(
-            "an earlier write or the database's background work failed; its log says why".to_owned(),
-        )),
-        Ok(Err(error)) => Err(damaged(error.to_string())),
-        Err(panic) => Err(damaged(crate::task::panic_message(panic))),
-    }
 }
 
 /// Checks that all tables are there, because the database would make a table anew whose files are gone.
@@ -472,71 +348,4 @@ pub(super) fn missing_tables(db: &Path) -> Result<Vec<PathBuf>, BrokerError> {
     }
     missing.sort_unstable();
     Ok(missing.into_iter().map(current).collect())
-}
-
-fn open_database(path: &Path) -> fjall::Result<Database> {
-    Database::builder(path)
-        .cache_size(32 << 20)
-        .max_journaling_size(256 << 20)
-        // A replay compresses again to compare checksums, which would fail with another version of the compressor.
-        .journal_compression(CompressionType::None)
-        .worker_threads(1)
-        .open()
-}
-
-/// Checks the names of the tables. A database of somebody else's may lie in a directory of the same name. A
-/// database that was made has all tables: it would make a table anew that it does not know, and nobody would miss
-/// what was in it.
-fn check_names(dir: &Path, db: &Database, is_made: bool) -> Result<(), BrokerError> {
-    let names = caught(dir, || Ok(db.list_keyspace_names()))?;
-    if let Some(name) = names.iter().find(|name| !NAMES.contains(&&***name)) {
-        let found = format!("a database with the table `{}`", &**name);
-        return Err(BrokerError::NotAStore { path: dir.to_owned(), found });
-    }
-    match NAMES.iter().find(|name| is_made && !names.iter().any(|known| &**known == **name)) {
-        Some(name) => {
-            let error = format!("the database does not know its table `{name}`");
-            Err(BrokerError::Damaged { path: dir.join("db/keyspaces/0"), error })
-        }
-        None => Ok(()),
-    }
-}
-
-fn open_tables(db: &Database) -> fjall::Result<[Keyspace; NAMES.len()]> {
-    let table =
-        |name: &str| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(24 << 20));
-    let [messages, tasks, dead, expiries, meta, lanes] = NAMES;
-    let (messages, tasks, dead) = (table(messages)?, table(tasks)?, table(dead)?);
-    Ok([messages, tasks, dead, table(expiries)?, table(meta)?, table(lanes)?])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An earlier version went on with a database whose making was cut short, and whose tables then have numbers
-    /// from 2 on.
-    #[test]
-    fn tables_are_known_by_their_names_whatever_their_numbers() {
-        let home = tempfile::tempdir().unwrap();
-        let db = home.path().join("db");
-        drop(open_database(&db).unwrap());
-        let unfinished = open_database(&db).unwrap();
-        drop((open_tables(&unfinished).unwrap(), unfinished));
-        assert!(!db.join("keyspaces/1").exists() && db.join("keyspaces/7/current").exists());
-        home::finish(home.path(), home::DirectoryContents::Nothing).unwrap();
-        for _ in 0..2 {
-            drop(Tables::open(home.path(), None).unwrap());
-        }
-        std::fs::remove_file(home.path().join(home::LAYOUT_FILE)).unwrap();
-        drop(Tables::open(home.path(), None).unwrap()); // a store is also known without its file `layout`
-        for gone in ["keyspaces/4", "keyspaces/4/current", "keyspaces/0/current", "keyspaces"] {
-            let aside = home.path().join("db").join("aside");
-            std::fs::rename(db.join(gone), &aside).unwrap();
-            let error = Tables::open(home.path(), None).map(drop).unwrap_err();
-            std::fs::rename(&aside, db.join(gone)).unwrap();
-            assert!(matches!(error, BrokerError::Damaged { .. }), "{gone}: {error}");
-        }
-        drop(Tables::open(home.path(), None).unwrap());
-    }
 }

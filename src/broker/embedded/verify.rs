@@ -36,7 +36,7 @@ pub struct Verified {
 }
 
 /// Looks over each file and each row of the store in `dir`, whose program must not be running. It works on a copy
-/// that it makes in the directory and deletes afterwards; table files are linked and take no room, journals are
+/// that it makes in the directory and deletes afterwards; table files are linked and take no room, the log is
 /// copied.
 ///
 /// # Errors
