@@ -69,7 +69,7 @@ async fn backlog() {
     let before = resident_mib();
     publish_large(&broker, 10_000..100_000).await;
     let after = resident_mib();
-    // 90,000 messages of 4 KB: 360 MB and more, were they in memory. The log keeps three layers of 32 MiB at most,
+    // 90,000 messages of 4 KB: 360 MB and more, were they in memory. The log keeps three memtables of 32 MiB at most,
     // where the disk is slow, and the cache has 32 MiB.
     println!("{before} MiB with a backlog of 10,000, {after} MiB with a backlog of 100,000");
     assert!(after < before + 200, "grew from {before} to {after} MiB");

@@ -32,7 +32,7 @@ const NOT_KNOWN: u64 = u64::MAX;
 
 /// The last commit that the store has acknowledged, according to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct CommitMark {
     /// The sequence of the commit.
     pub(super) seq: u64,
     /// The number of a journal. The commit lies in this journal or in a later one. No journal has the number
@@ -41,7 +41,7 @@ pub(super) struct Mark {
     at: u64,
 }
 
-impl Mark {
+impl CommitMark {
     /// The error for a store whose last commit, `seq`, is older than this mark.
     pub(super) fn lost(&self, path: PathBuf, seq: u64) -> BrokerError {
         let (last, missing) = (self.seq, self.seq.saturating_sub(seq));
@@ -72,13 +72,13 @@ impl Mark {
 
 /// Reads the mark from the file in `dir`, and changes nothing. Returns `None` if there is no file, or no whole record
 /// in it.
-pub(super) fn read(dir: &Path) -> io::Result<Option<Mark>> {
+pub(super) fn read(dir: &Path) -> io::Result<Option<CommitMark>> {
     let bytes = match std::fs::read(dir.join(FILE)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let marks = bytes.chunks(PLACE).filter_map(Mark::decode);
+    let marks = bytes.chunks(PLACE).filter_map(CommitMark::decode);
     let mark = marks.max_by_key(|mark| mark.seq);
     if mark.is_none() {
         let path = dir.join(FILE);
@@ -96,8 +96,8 @@ pub(super) fn forget(dir: &Path) -> io::Result<()> {
 }
 
 /// The mark of a commit that is acknowledged now, and that is in no journal.
-fn mark_of(seq: u64) -> Mark {
-    Mark { seq, journal: NOT_KNOWN, at: now().as_micros() }
+fn mark_of(seq: u64) -> CommitMark {
+    CommitMark { seq, journal: NOT_KNOWN, at: now().as_micros() }
 }
 
 /// The file that names the last acknowledged commit.
@@ -120,7 +120,7 @@ impl Acknowledged {
             file.seek(SeekFrom::Start(0))?;
             file.write_all(&bytes)?;
         }
-        let known = bytes.chunks(PLACE).filter_map(Mark::decode).find(|mark| mark.seq == seq);
+        let known = bytes.chunks(PLACE).filter_map(CommitMark::decode).find(|mark| mark.seq == seq);
         let mark = known.unwrap_or_else(|| mark_of(seq));
         let mut this = Self { path, file, turn: false, failed: false };
         this.write(mark)?;
@@ -141,7 +141,7 @@ impl Acknowledged {
         }
     }
 
-    fn write(&mut self, mark: Mark) -> io::Result<()> {
+    fn write(&mut self, mark: CommitMark) -> io::Result<()> {
         self.turn = !self.turn;
         self.file.seek(SeekFrom::Start(if self.turn { PLACE as u64 } else { 0 }))?;
         self.file.write_all(&mark.encode())

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::broker::BrokerError;
 
-use super::acknowledged::Mark;
+use super::acknowledged::CommitMark;
 use super::rows::SEQ;
 use super::tables::io_error;
 
@@ -34,7 +34,7 @@ const END: usize = 1 + 8 + TRAILER.len();
 
 /// Checks the journals of a database that is not open, and cuts off torn tails. `is_made` says that there must be a
 /// journal. `acknowledged` is the last acknowledged commit, which the journals must reach.
-pub(super) fn check(db: &Path, is_made: bool, acknowledged: Option<Mark>) -> Result<(), BrokerError> {
+pub(super) fn check(db: &Path, is_made: bool, acknowledged: Option<CommitMark>) -> Result<(), BrokerError> {
     for Torn { path, end, size } in examine(db, is_made, acknowledged)? {
         let path_shown = path.display();
         match acknowledged {
@@ -63,7 +63,7 @@ pub(super) struct Torn {
 pub(super) fn examine(
     db: &Path,
     is_made: bool,
-    acknowledged: Option<Mark>,
+    acknowledged: Option<CommitMark>,
 ) -> Result<Vec<Torn>, BrokerError> {
     let journals = journals(db)?;
     let Some((_, last)) = journals.last() else {

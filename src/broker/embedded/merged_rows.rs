@@ -1,52 +1,54 @@
-//! The rows of a table between two keys, merged from the layers of the log and the database.
+//! The rows of a table between two keys, merged from the memtables of the log and the database.
 //!
-//! Of several rows of one key the one of the newest layer counts, and none if that layer says that it is deleted. Rows can be
-//! taken from both ends, and each comes once. A layer is read in chunks that grow, so that a look at the first row is cheap
-//! and the lock of the layer is held for short.
+//! Of several rows of one key the one of the newest memtable counts, and none if that memtable says that it is deleted. Rows can be
+//! taken from both ends, and each comes once. A memtable is read in chunks that grow, so that a look at the first row is cheap
+//! and the lock of the memtable is held for short.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
 
-use super::cold::ColdRows;
-use super::hot_log::{LayerRow, SharedLayer};
+use super::disk_tables::DiskRows;
+use super::hot_log::{MemtableRow, SharedMemtable};
 use super::tables::{Slice, TableName};
 use crate::broker::BrokerError;
 
-/// The rows that are read from a layer at first, and at most, at a time.
+/// The rows that are read from a memtable at first, and at most, at a time.
 const FIRST_CHUNK: usize = 8;
 const LARGEST_CHUNK: usize = 512;
 
 /// Rows in order; the first error is the last item.
-pub(super) struct Rows(Option<Merged>);
+pub(super) struct MergedRows(Option<Merged>);
 
 struct Merged {
-    /// The layers, newest first.
-    layers: Vec<LayerRows>,
-    cold: PeekedRows,
+    /// The memtables, newest first.
+    memtables: Vec<MemtableRows>,
+    disk: PeekedRows,
 }
 
-impl Rows {
+impl MergedRows {
     /// No rows.
     pub(super) fn none() -> Self {
         Self(None)
     }
 
-    /// The rows of these layers, newest first, between these bounds, over `cold`: those of the database, if they are wanted.
+    /// The rows of these memtables, newest first, between these bounds, over `disk`: those of the database, if they are wanted.
     pub(super) fn merged(
-        layers: Vec<SharedLayer>,
-        cold: Option<ColdRows>,
+        memtables: Vec<SharedMemtable>,
+        disk: Option<DiskRows>,
         table: TableName,
         (start, end): (Bound<&[u8]>, Bound<&[u8]>),
     ) -> Self {
         let (start, end) = (start.map(Slice::from), end.map(Slice::from));
-        let layers = layers.into_iter().map(|layer| LayerRows::new(layer, table, start.clone(), end.clone()));
-        let cold = PeekedRows { rows: cold, front: None, back: None };
-        Self(Some(Merged { layers: layers.collect(), cold }))
+        let memtables = memtables
+            .into_iter()
+            .map(|memtable| MemtableRows::new(memtable, table, start.clone(), end.clone()));
+        let disk = PeekedRows { rows: disk, front: None, back: None };
+        Self(Some(Merged { memtables: memtables.collect(), disk }))
     }
 
     fn next_of(
         &mut self,
-        take: impl Fn(&mut Merged) -> Result<Option<LayerRow>, BrokerError>,
+        take: impl Fn(&mut Merged) -> Result<Option<MemtableRow>, BrokerError>,
     ) -> Option<Result<(Slice, Slice), BrokerError>> {
         loop {
             match take(self.0.as_mut()?) {
@@ -65,7 +67,7 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
+impl Iterator for MergedRows {
     type Item = Result<(Slice, Slice), BrokerError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -73,7 +75,7 @@ impl Iterator for Rows {
     }
 }
 
-impl DoubleEndedIterator for Rows {
+impl DoubleEndedIterator for MergedRows {
     fn next_back(&mut self) -> Option<Self::Item> {
         self.next_of(Merged::last)
     }
@@ -81,10 +83,10 @@ impl DoubleEndedIterator for Rows {
 
 impl Merged {
     /// Takes the row of the lowest key, without a value if it is deleted.
-    fn first(&mut self) -> Result<Option<LayerRow>, BrokerError> {
-        let mut lowest = self.cold.peek_front()?.cloned();
-        for layer in &mut self.layers {
-            if let Some(key) = layer.peek_front()
+    fn first(&mut self) -> Result<Option<MemtableRow>, BrokerError> {
+        let mut lowest = self.disk.peek_front()?.cloned();
+        for memtable in &mut self.memtables {
+            if let Some(key) = memtable.peek_front()
                 && lowest.as_ref().is_none_or(|lowest| key < lowest)
             {
                 lowest = Some(key.clone());
@@ -92,24 +94,24 @@ impl Merged {
         }
         let Some(lowest) = lowest else { return Ok(None) };
         let mut found = None;
-        for layer in &mut self.layers {
-            if layer.peek_front() == Some(&lowest) {
-                let row = layer.pop_front();
-                found = found.or(row); // the newest layer comes first
+        for memtable in &mut self.memtables {
+            if memtable.peek_front() == Some(&lowest) {
+                let row = memtable.pop_front();
+                found = found.or(row); // the newest memtable comes first
             }
         }
-        if self.cold.peek_front()? == Some(&lowest) {
-            let row = self.cold.front.take().map(|(key, value)| (key, Some(value)));
+        if self.disk.peek_front()? == Some(&lowest) {
+            let row = self.disk.front.take().map(|(key, value)| (key, Some(value)));
             found = found.or(row);
         }
         Ok(found)
     }
 
     /// Takes the row of the highest key, without a value if it is deleted.
-    fn last(&mut self) -> Result<Option<LayerRow>, BrokerError> {
-        let mut highest = self.cold.peek_back()?.cloned();
-        for layer in &mut self.layers {
-            if let Some(key) = layer.peek_back()
+    fn last(&mut self) -> Result<Option<MemtableRow>, BrokerError> {
+        let mut highest = self.disk.peek_back()?.cloned();
+        for memtable in &mut self.memtables {
+            if let Some(key) = memtable.peek_back()
                 && highest.as_ref().is_none_or(|highest| key > highest)
             {
                 highest = Some(key.clone());
@@ -117,37 +119,37 @@ impl Merged {
         }
         let Some(highest) = highest else { return Ok(None) };
         let mut found = None;
-        for layer in &mut self.layers {
-            if layer.peek_back() == Some(&highest) {
-                let row = layer.pop_back();
+        for memtable in &mut self.memtables {
+            if memtable.peek_back() == Some(&highest) {
+                let row = memtable.pop_back();
                 found = found.or(row);
             }
         }
-        if self.cold.peek_back()? == Some(&highest) {
-            let row = self.cold.back.take().map(|(key, value)| (key, Some(value)));
+        if self.disk.peek_back()? == Some(&highest) {
+            let row = self.disk.back.take().map(|(key, value)| (key, Some(value)));
             found = found.or(row);
         }
         Ok(found)
     }
 }
 
-/// The rows of a layer that are left: those in `front`, then those between `start` and `end`, then those in `back`.
-struct LayerRows {
-    layer: SharedLayer,
+/// The rows of a memtable that are left: those in `front`, then those between `start` and `end`, then those in `back`.
+struct MemtableRows {
+    memtable: SharedMemtable,
     table: TableName,
     start: Bound<Slice>,
     end: Bound<Slice>,
-    front: VecDeque<LayerRow>,
-    back: VecDeque<LayerRow>,
+    front: VecDeque<MemtableRow>,
+    back: VecDeque<MemtableRow>,
     /// Whether nothing is left between `start` and `end`.
     has_ended: bool,
     chunk: usize,
 }
 
-impl LayerRows {
-    fn new(layer: SharedLayer, table: TableName, start: Bound<Slice>, end: Bound<Slice>) -> Self {
+impl MemtableRows {
+    fn new(memtable: SharedMemtable, table: TableName, start: Bound<Slice>, end: Bound<Slice>) -> Self {
         let (front, back) = (VecDeque::new(), VecDeque::new());
-        Self { layer, table, start, end, front, back, has_ended: false, chunk: FIRST_CHUNK }
+        Self { memtable, table, start, end, front, back, has_ended: false, chunk: FIRST_CHUNK }
     }
 
     fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
@@ -155,16 +157,16 @@ impl LayerRows {
     }
 
     /// Reads the next rows from one end.
-    fn read(&mut self, is_front: bool) -> VecDeque<LayerRow> {
+    fn read(&mut self, is_front: bool) -> VecDeque<MemtableRow> {
         if self.has_ended {
             return VecDeque::new();
         }
-        let layer = self.layer.read();
+        let memtable = self.memtable.read();
         let rows = match is_front {
-            true => layer.first(self.table, self.bounds(), self.chunk),
-            false => layer.last(self.table, self.bounds(), self.chunk),
+            true => memtable.first(self.table, self.bounds(), self.chunk),
+            false => memtable.last(self.table, self.bounds(), self.chunk),
         };
-        drop(layer);
+        drop(memtable);
         self.has_ended = rows.len() < self.chunk;
         self.chunk = (2 * self.chunk).min(LARGEST_CHUNK);
         rows
@@ -181,7 +183,7 @@ impl LayerRows {
         self.front.front().map(|(key, _)| key)
     }
 
-    fn pop_front(&mut self) -> Option<LayerRow> {
+    fn pop_front(&mut self) -> Option<MemtableRow> {
         self.front.pop_front()
     }
 
@@ -196,14 +198,14 @@ impl LayerRows {
         self.back.back().map(|(key, _)| key)
     }
 
-    fn pop_back(&mut self) -> Option<LayerRow> {
+    fn pop_back(&mut self) -> Option<MemtableRow> {
         self.back.pop_back()
     }
 }
 
 /// The rows of the database, of which the next one at each end can be looked at.
 struct PeekedRows {
-    rows: Option<ColdRows>,
+    rows: Option<DiskRows>,
     front: Option<(Slice, Slice)>,
     back: Option<(Slice, Slice)>,
 }
@@ -211,7 +213,7 @@ struct PeekedRows {
 impl PeekedRows {
     fn peek_front(&mut self) -> Result<Option<&Slice>, BrokerError> {
         if self.front.is_none() {
-            let next = self.rows.as_mut().and_then(ColdRows::next).transpose()?;
+            let next = self.rows.as_mut().and_then(DiskRows::next).transpose()?;
             self.front = next.or_else(|| self.back.take());
         }
         Ok(self.front.as_ref().map(|(key, _)| key))
@@ -219,7 +221,7 @@ impl PeekedRows {
 
     fn peek_back(&mut self) -> Result<Option<&Slice>, BrokerError> {
         if self.back.is_none() {
-            let next = self.rows.as_mut().and_then(ColdRows::next_back).transpose()?;
+            let next = self.rows.as_mut().and_then(DiskRows::next_back).transpose()?;
             self.back = next.or_else(|| self.front.take());
         }
         Ok(self.back.as_ref().map(|(key, _)| key))

@@ -21,7 +21,7 @@ use super::lanes;
 use super::page_marks::{BEHIND_ALL, FailedMark, UnfinishedMark};
 use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
 use super::rows::{decode, queue_of, scheduled_bounds};
-use super::tables::{Rows, Slice, TableName, Tables};
+use super::tables::{MergedRows, Slice, TableName, Tables};
 use crate::broker::task_page::unknown_place;
 use crate::broker::{
     BrokerError, FailedTask, FailedTasks, Inspect, Standing, TaskFilter, TaskPage, UnfinishedTask,
@@ -408,7 +408,7 @@ pub(super) fn queues(tables: &Tables, wanted: Option<&str>) -> Vec<u16> {
 struct FailedLine {
     seq: u64,
     row: (Slice, Slice),
-    rest: Rows,
+    rest: MergedRows,
 }
 
 /// The failed tasks on disk before this sequence, the newest first.
@@ -487,7 +487,7 @@ fn failed_lines(tables: &Tables, before: u64) -> Result<Vec<FailedLine>, BrokerE
 }
 
 /// The newest of these rows. Rows behind one that cannot be read are not found here; whoever lists the whole finds them.
-fn next_of(mut rows: Rows) -> Option<FailedLine> {
+fn next_of(mut rows: MergedRows) -> Option<FailedLine> {
     let row = rows.next_back()?.ok()?;
     let seq = row.0.last_chunk().map_or(0, |seq| u64::from_be_bytes(*seq));
     Some(FailedLine { seq, row, rest: rows })

@@ -14,25 +14,25 @@ use std::ops::Bound;
 
 use super::ready_key::rest_of_line;
 use super::rows::SEQ;
-use super::tables::{Rows, Slice, TableName, Tables};
+use super::tables::{MergedRows, Slice, TableName, Tables};
 
 /// The most keys in a gap that are asked for one by one.
 const CANDIDATES: u64 = 1 << 16;
 /// The bytes of a key in which steps are taken.
 const WIDTH: std::ops::RangeInclusive<usize> = 16..=64;
 
-type Row = (Slice, Slice);
+type RowBytes = (Slice, Slice);
 
 /// The readable rows from a start to an end, in order.
 pub(super) struct Readable {
     tables: Tables,
     table: TableName,
-    rows: Option<Rows>,
+    rows: Option<MergedRows>,
     /// The key of the next row, or one before it.
     from: Vec<u8>,
     end: Bound<Vec<u8>>,
     /// Rows that were found between unreadable ones.
-    found: VecDeque<Row>,
+    found: VecDeque<RowBytes>,
     /// The ranges that could not be read.
     pub(super) gaps: Vec<Gap>,
 }
@@ -74,13 +74,13 @@ impl Readable {
         this
     }
 
-    fn rows_from(&self, start: &[u8]) -> Result<Rows, String> {
+    fn rows_from(&self, start: &[u8]) -> Result<MergedRows, String> {
         let rows = self.tables.range(self.table, start, self.end.as_ref().map(Vec::as_slice));
         rows.map_err(|error| error.to_string())
     }
 
     /// Tries to read from this key on. Answers with the first row, if there is one.
-    fn look(&self, start: &[u8]) -> Result<Option<Row>, String> {
+    fn look(&self, start: &[u8]) -> Result<Option<RowBytes>, String> {
         if self.is_past(start) {
             return Ok(None);
         }
@@ -247,7 +247,7 @@ impl Readable {
         let end = to.map_or_else(|| self.end.as_ref().map(Vec::as_slice), Bound::Excluded);
         let known: HashSet<Slice> = self.found.iter().map(|(key, _)| key.clone()).collect();
         let rows = self.tables.in_log(self.table, from, end).flatten();
-        let new: Vec<Row> = rows.filter(|(key, _)| !known.contains(key)).collect();
+        let new: Vec<RowBytes> = rows.filter(|(key, _)| !known.contains(key)).collect();
         if !new.is_empty() {
             self.found.extend(new);
             self.found.make_contiguous().sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -262,9 +262,9 @@ impl Readable {
 }
 
 impl Iterator for Readable {
-    type Item = Row;
+    type Item = RowBytes;
 
-    fn next(&mut self) -> Option<Row> {
+    fn next(&mut self) -> Option<RowBytes> {
         loop {
             if let Some(row) = self.found.pop_front() {
                 return Some(row);

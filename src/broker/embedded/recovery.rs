@@ -297,7 +297,7 @@ impl Engine {
     /// Makes sure that the failed commit is not on disk. The tables must be closed.
     pub(super) fn take_off_failed(&self) -> Result<(), BrokerError> {
         let Some(failure) = &self.failure else { return Ok(()) };
-        hot_log::take_off(&self.dir.join("db").join(hot_log::DIR), failure.seq)
+        hot_log::wipe_last_frame(&self.dir.join("db").join(hot_log::DIR), failure.seq)
     }
 
     /// Adds the kept settlements to the counts from disk, which are those of the last good commit.

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::argument_index;
-use super::cold;
 use super::copy::Copy;
+use super::disk_tables;
 use super::failed::{FailedTotals, failed_key, parts_of};
 use super::home;
 use super::lanes;

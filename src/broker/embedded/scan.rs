@@ -20,7 +20,7 @@ use crate::task::clock::now;
 const STEP: usize = 1024;
 
 /// A row of the table `messages`: its key and its bytes.
-type Row = (Slice, Slice);
+type RowBytes = (Slice, Slice);
 
 impl Engine {
     /// Delivers rows from the disk to the consumers that have room.
@@ -165,7 +165,7 @@ impl Engine {
 
 /// Reads the next rows that are not held, in the order in which their lines take turns. A line that has fewer rows than it was
 /// asked for gives way to the others in the next scan.
-fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<Row> {
+fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<RowBytes> {
     let turns = cursor.turns(STEP);
     let Some(first) = turns.first().copied() else { return Vec::new() };
     if turns.iter().all(|line| *line == first) {
@@ -174,7 +174,7 @@ fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<Row> {
     // Each line is read once, and then the lines take turns.
     let mut shares: BTreeMap<LineNumber, usize> = BTreeMap::new();
     turns.iter().for_each(|line| *shares.entry(*line).or_default() += 1);
-    let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<Row>> = BTreeMap::new();
+    let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<RowBytes>> = BTreeMap::new();
     for (line, share) in shares {
         lines.insert(line, read_line(tables, cursor, line, share).into_iter());
     }
@@ -182,7 +182,7 @@ fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<Row> {
 }
 
 /// Reads up to `count` rows of a line that are not held, in order. Passes over rows that cannot be read.
-fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count: usize) -> Vec<Row> {
+fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count: usize) -> Vec<RowBytes> {
     let mut rows = Vec::with_capacity(count);
     if cursor.line(line).is_none() {
         cursor.has_no_line(line);
@@ -249,7 +249,7 @@ fn read(
     start: &[u8],
     end: Bound<&[u8]>,
     room: usize,
-    rows: &mut Vec<Row>,
+    rows: &mut Vec<RowBytes>,
 ) -> ReadEnd {
     let (mut last, mut has_ended) = (None, true);
     let mut found = tables.readable(TableName::Messages, start, end);

@@ -1,4 +1,4 @@
-//! The tables of the store: the rows in the [log](super::hot_log), over those in the [database](super::cold).
+//! The tables of the store: the rows in the [log](super::hot_log), over those in the [database](super::disk_tables).
 //!
 //! | table | key | row |
 //! |---|---|---|
@@ -20,11 +20,11 @@ use parking_lot::Mutex;
 
 pub(super) use fjall::Slice;
 
-use super::acknowledged::{self, Mark};
-use super::cold::Cold;
+use super::acknowledged::{self, CommitMark};
+use super::disk_tables::DiskTables;
 use super::home::{self, DirectoryContents};
-use super::hot_log::{self, HotLog, Layers};
-pub(super) use super::merged_rows::Rows;
+use super::hot_log::{self, HotLog, Memtables};
+pub(super) use super::merged_rows::MergedRows;
 use super::readable::Readable;
 use super::rows::SEQ;
 pub(super) use super::writes::Writes;
@@ -64,18 +64,18 @@ impl TableName {
 }
 
 /// Places from which rows could not be read: a table and a key.
-type Told = HashSet<(TableName, Vec<u8>)>;
+type UnreadableRows = HashSet<(TableName, Vec<u8>)>;
 
 /// Handles on the open tables. They are cheap to clone and work on any thread.
 #[derive(Clone)]
 pub(super) struct Tables {
     /// `None`: the tables are only read. Declared before the database, which it writes to, so that it is closed first.
     log: Option<Arc<HotLog>>,
-    layers: Layers,
-    cold: Cold,
+    memtables: Memtables,
+    disk: DiskTables,
     dir: PathBuf,
     /// The places where rows could not be read that were logged already.
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<UnreadableRows>>,
     /// The database's background work has failed, and not for want of room.
     broken: Arc<AtomicBool>,
 }
@@ -84,7 +84,7 @@ impl Tables {
     /// Opens or makes the tables in `dir`, whose lock is held. A tail that a crash has torn is cut off; a file
     /// that cannot be read is an error that names the file or the directory. `acknowledged`: the last acknowledged
     /// commit, which the log must reach.
-    pub(super) fn open(dir: &Path, acknowledged: Option<Mark>) -> Result<Self, BrokerError> {
+    pub(super) fn open(dir: &Path, acknowledged: Option<CommitMark>) -> Result<Self, BrokerError> {
         let path = dir.join("db");
         let log = path.join(hot_log::DIR);
         let found = home::examine(dir)?;
@@ -104,18 +104,18 @@ impl Tables {
         }
         let has_journal = found.has_journal(has_log);
         journal::check(&path, is_made, acknowledged.filter(|_| has_journal))?;
-        let mut cold = Cold::open(dir, is_made)?;
-        if !has_log && cold.has_had_log()? {
+        let mut disk = DiskTables::open(dir, is_made)?;
+        if !has_log && disk.has_had_log()? {
             return Err(no_log(log)); // and neither is `layout`, or it is of before
         }
         if has_journal {
-            cold = without_journal(dir, cold, acknowledged)?;
+            disk = without_journal(dir, disk, acknowledged)?;
         }
-        let mut replayed = hot_log::replay(&log, cold.flushed()?)?;
-        let mut tables = Self::over(dir, Layers::of(replayed.take_layers()), cold);
+        let mut replayed = hot_log::replay(&log, disk.flushed()?)?;
+        let mut tables = Self::over(dir, Memtables::of(replayed.take_memtables()), disk);
         tables.check_reaches(&log, acknowledged)?;
         // Nothing was changed in the log so far.
-        tables.log = Some(Arc::new(HotLog::start(dir, &tables.cold, tables.layers.clone(), replayed)?));
+        tables.log = Some(Arc::new(HotLog::start(dir, &tables.disk, tables.memtables.clone(), replayed)?));
         // `layout` is written last, when all tables are there and were read.
         home::finish(dir, found)?;
         home::close_to_others(dir);
@@ -125,20 +125,20 @@ impl Tables {
     /// Opens the tables of a copy, of which only readable files are left, so nothing is checked. Also says what of its log cannot
     /// be read, and what a crash has left there.
     pub(super) fn open_copy(dir: &Path) -> Result<(Self, Vec<String>, Vec<String>), BrokerError> {
-        let cold = Cold::open(dir, false)?;
-        let read = hot_log::readable(&dir.join("db").join(hot_log::DIR), cold.flushed().ok())?;
-        Ok((Self::over(dir, Layers::of(vec![read.layer]), cold), read.damage, read.notes))
+        let disk = DiskTables::open(dir, false)?;
+        let read = hot_log::readable(&dir.join("db").join(hot_log::DIR), disk.flushed().ok())?;
+        Ok((Self::over(dir, Memtables::of(vec![read.memtable]), disk), read.damage, read.notes))
     }
 
     /// Whether the database has rows from a log.
     pub(super) fn has_had_log(&self) -> bool {
-        self.cold.has_had_log().unwrap_or(false) // what cannot be read is told when the rows are read
+        self.disk.has_had_log().unwrap_or(false) // what cannot be read is told when the rows are read
     }
 
     /// Tables that can be read.
-    fn over(dir: &Path, layers: Layers, cold: Cold) -> Self {
-        let (told, broken) = (Arc::default(), Arc::default());
-        Self { log: None, layers, cold, dir: dir.to_owned(), told, broken }
+    fn over(dir: &Path, memtables: Memtables, disk: DiskTables) -> Self {
+        let (reported, broken) = (Arc::default(), Arc::default());
+        Self { log: None, memtables, disk, dir: dir.to_owned(), reported, broken }
     }
 
     /// Whether the database refuses all writes because its background work has failed, and not for want of room.
@@ -147,7 +147,11 @@ impl Tables {
     }
 
     /// Checks that the last acknowledged commit was read back. `path`: where it should be.
-    pub(super) fn check_reaches(&self, path: &Path, acknowledged: Option<Mark>) -> Result<(), BrokerError> {
+    pub(super) fn check_reaches(
+        &self,
+        path: &Path,
+        acknowledged: Option<CommitMark>,
+    ) -> Result<(), BrokerError> {
         let Some(mark) = acknowledged else { return Ok(()) };
         let seq = self.get(TableName::Meta, SEQ)?.and_then(|row| <[u8; 8]>::try_from(&*row).ok());
         let seq = seq.map_or(0, u64::from_be_bytes);
@@ -158,9 +162,9 @@ impl Tables {
         if !fits(key) {
             return Ok(None); // the database has no row of such a key
         }
-        match self.layers.get(table, key) {
+        match self.memtables.get(table, key) {
             Some(row) => Ok(row),
-            None => self.cold.get(table, key),
+            None => self.disk.get(table, key),
         }
     }
 
@@ -173,8 +177,8 @@ impl Tables {
     pub(super) fn tell(&self, table: TableName, from: &[u8]) -> bool {
         /// The most places that are remembered.
         const MOST: usize = 1024;
-        let mut told = self.told.lock();
-        told.len() < MOST && told.insert((table, from.to_vec()))
+        let mut reported = self.reported.lock();
+        reported.len() < MOST && reported.insert((table, from.to_vec()))
     }
 
     /// The rows from `start` to `end`, in order.
@@ -183,21 +187,21 @@ impl Tables {
         table: TableName,
         start: &[u8],
         end: Bound<&[u8]>,
-    ) -> Result<Rows, BrokerError> {
+    ) -> Result<MergedRows, BrokerError> {
         let too_long =
             !fits(start) || matches!(end, Bound::Included(key) | Bound::Excluded(key) if !fits(key));
         if too_long {
-            return Ok(Rows::none()); // no row has such a key, or a key that begins with it
+            return Ok(MergedRows::none()); // no row has such a key, or a key that begins with it
         }
         let bounds = (Bound::Included(start), end);
-        // The layers come first: what leaves them has come to the database before.
-        let layers = self.layers.newest_first();
-        Ok(Rows::merged(layers, Some(self.cold.range(table, bounds)?), table, bounds))
+        // The memtables come first: what leaves them has come to the database before.
+        let memtables = self.memtables.newest_first();
+        Ok(MergedRows::merged(memtables, Some(self.disk.range(table, bounds)?), table, bounds))
     }
 
     /// The rows from `start` to `end` that the log has, in order. They can be read whatever is damaged in the database.
-    pub(super) fn in_log(&self, table: TableName, start: &[u8], end: Bound<&[u8]>) -> Rows {
-        Rows::merged(self.layers.newest_first(), None, table, (Bound::Included(start), end))
+    pub(super) fn in_log(&self, table: TableName, start: &[u8], end: Bound<&[u8]>) -> MergedRows {
+        MergedRows::merged(self.memtables.newest_first(), None, table, (Bound::Included(start), end))
     }
 
     /// Writes all of `parts` in one step and syncs them.
@@ -219,7 +223,7 @@ impl Tables {
 
     /// The number of bytes that are in memory and in the log only and that will come to table files by and by.
     pub(super) fn to_be_flushed(&self) -> u64 {
-        self.layers.bytes().saturating_add(self.cold.to_be_flushed())
+        self.memtables.bytes().saturating_add(self.disk.to_be_flushed())
     }
 
     /// Writes all rows of the log to table files, and gives back the room that the log does not need then.
@@ -230,7 +234,7 @@ impl Tables {
     /// As [`flush`](Self::flush). Then drops the deleted rows from the table of messages, of which `waiting` rows are alive.
     pub(super) fn reclaim(&self, waiting: u64) -> Result<(), BrokerError> {
         self.flush()?;
-        self.cold.reclaim(waiting)
+        self.disk.reclaim(waiting)
     }
 
     /// Ends all writing, whoever else has a handle on the tables. What was written can be read on.
@@ -242,9 +246,9 @@ impl Tables {
 
     /// Closes the files, if nobody else has a handle on them.
     pub(super) fn close(self) {
-        let Self { log, cold, .. } = self;
+        let Self { log, disk, .. } = self;
         drop(log);
-        cold.close();
+        disk.close();
     }
 }
 
@@ -255,16 +259,20 @@ fn no_log(log: PathBuf) -> BrokerError {
 
 /// Empties the database's journal, to which an earlier version wrote its commits. The rows of the log come to the database past
 /// the journal, so a later replay of the journal could bring back rows that were deleted since.
-fn without_journal(dir: &Path, cold: Cold, acknowledged: Option<Mark>) -> Result<Cold, BrokerError> {
+fn without_journal(
+    dir: &Path,
+    disk: DiskTables,
+    acknowledged: Option<CommitMark>,
+) -> Result<DiskTables, BrokerError> {
     let db = dir.join("db");
-    let tables = Tables::over(dir, Layers::of(Vec::new()), cold);
+    let tables = Tables::over(dir, Memtables::of(Vec::new()), disk);
     tables.check_reaches(&db, acknowledged)?;
-    tables.cold.flush()?;
+    tables.disk.flush()?;
     tables.close();
     // The file says in which journal the last commit is. From here on it is in no journal.
     acknowledged::forget(dir).map_err(|e| io_error(dir, e))?;
     journal::empty(&db)?;
-    Cold::open(dir, true)
+    DiskTables::open(dir, true)
 }
 
 /// Whether so little room is left on the disk that this is what ails the store.

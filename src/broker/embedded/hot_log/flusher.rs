@@ -1,10 +1,10 @@
-//! Writes retired layers to the database, on a thread of its own, and then gives their files back.
+//! Writes retired memtables to the database, on a thread of its own, and then gives their files back.
 //!
-//! The oldest layer comes first. Of its rows only those are written that no newer layer has the last word on: the newer
-//! layer is on disk as well, and is read after this one when the store is opened again. A deleted row is written only if the
-//! database has that row. So what is over before its layer is written costs the database nothing.
+//! The oldest memtable comes first. Of its rows only those are written that no newer memtable has the last word on: the newer
+//! memtable is on disk as well, and is read after this one when the store is opened again. A deleted row is written only if the
+//! database has that row. So what is over before its memtable is written costs the database nothing.
 //!
-//! A file is given back when the database has said that it has all of its layer, synced. Until then the layer can be read
+//! A file is given back when the database has said that it has all of its memtable, synced. Until then the memtable can be read
 //! from the file and written once more.
 
 use std::collections::VecDeque;
@@ -15,52 +15,52 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::layers::{Layers, SharedLayer};
+use super::memtables::{Memtables, SharedMemtable};
 use super::segment::Segment;
 use crate::broker::BrokerError;
-use crate::broker::embedded::cold::{Cold, Flushed};
+use crate::broker::embedded::disk_tables::{DiskTables, Flushed};
 use crate::broker::embedded::tables::{Slice, TableName, full_error};
 
-/// The rows that are read from a layer at a time.
+/// The rows that are read from a memtable at a time.
 const CHUNK: usize = 512;
 /// The files without frames that are kept.
 const SPARES: usize = 1;
 /// The pause before the flusher looks again whether the disk has room, or whether the database has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// So much must be free beside what the rows of a layer take, in bytes: the log and the merging of table files go on meanwhile.
+/// So much must be free beside what the rows of a memtable take, in bytes: the log and the merging of table files go on meanwhile.
 const SPARE_ROOM: u64 = 16 << 20;
 
-/// A layer that waits to be written to the database.
+/// A memtable that waits to be written to the database.
 pub(super) struct Retired {
-    pub(super) layer: SharedLayer,
+    pub(super) memtable: SharedMemtable,
     pub(super) segment: Segment,
-    /// What the database has of the log when it has this layer.
+    /// What the database has of the log when it has this memtable.
     pub(super) mark: Flushed,
 }
 
 /// What the log and its flusher share.
 pub(super) struct FlushQueue {
     dir: PathBuf,
-    layers: Layers,
+    memtables: Memtables,
     pub(super) state: Mutex<FlushState>,
     /// Tells whoever waits that `state` has changed.
     pub(super) changed: Condvar,
 }
 
 pub(super) struct FlushState {
-    /// The retired layers, oldest first.
+    /// The retired memtables, oldest first.
     pub(super) retired: VecDeque<Retired>,
     /// The files without frames.
     pub(super) spares: Vec<Segment>,
-    /// Why no further layer is written: the database has refused one.
+    /// Why no further memtable is written: the database has refused one.
     pub(super) failed: Option<BrokerError>,
-    /// Why the oldest layer waits: the disk has no room for it.
+    /// Why the oldest memtable waits: the disk has no room for it.
     pub(super) short: Option<BrokerError>,
     pub(super) stops: bool,
 }
 
 impl FlushState {
-    /// Fails if no further layer is written.
+    /// Fails if no further memtable is written.
     pub(super) fn check(&self) -> Result<(), BrokerError> {
         match &self.failed {
             Some(error) => Err(error.clone()),
@@ -74,19 +74,19 @@ impl FlushQueue {
     /// `dir`: the directory of the store.
     pub(super) fn new(
         dir: PathBuf,
-        layers: Layers,
+        memtables: Memtables,
         retired: VecDeque<Retired>,
         spares: Vec<Segment>,
     ) -> Self {
         let state = FlushState { retired, spares, failed: None, short: None, stops: false };
-        Self { dir, layers, state: Mutex::new(state), changed: Condvar::new() }
+        Self { dir, memtables, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Writes layers until it is told to stop or the database refuses one.
-    pub(super) fn run(&self, cold: &Cold) {
-        let panic = catch_unwind(AssertUnwindSafe(|| self.write_layers(cold))).err();
+    /// Writes memtables until it is told to stop or the database refuses one.
+    pub(super) fn run(&self, disk: &DiskTables) {
+        let panic = catch_unwind(AssertUnwindSafe(|| self.write_memtables(disk))).err();
         if let Some(panic) = panic {
-            // Whoever waits for the next layer must not wait for ever.
+            // Whoever waits for the next memtable must not wait for ever.
             let error = format!(
                 "the thread that writes the log to the database has panicked: {}",
                 crate::task::panic_message(panic)
@@ -97,13 +97,13 @@ impl FlushQueue {
         }
     }
 
-    fn write_layers(&self, cold: &Cold) {
-        while let Some((layer, mark)) = self.next(cold) {
-            let written = write(cold, &self.layers, &layer, mark);
+    fn write_memtables(&self, disk: &DiskTables) {
+        while let Some((memtable, mark)) = self.next(disk) {
+            let written = write(disk, &self.memtables, &memtable, mark);
             let mut state = self.state.lock();
             match written {
                 Ok(()) => {
-                    self.layers.drop_oldest();
+                    self.memtables.drop_oldest();
                     if let Some(Retired { mut segment, .. }) = state.retired.pop_front() {
                         segment.start_over();
                         state.spares.push(segment);
@@ -123,8 +123,8 @@ impl FlushQueue {
         }
     }
 
-    /// Waits for a retired layer, for room on the disk, and for the database to have caught up. `None`: it is time to stop.
-    fn next(&self, cold: &Cold) -> Option<(SharedLayer, Flushed)> {
+    /// Waits for a retired memtable, for room on the disk, and for the database to have caught up. `None`: it is time to stop.
+    fn next(&self, disk: &DiskTables) -> Option<(SharedMemtable, Flushed)> {
         let mut state = self.state.lock();
         loop {
             if state.stops || state.failed.is_some() {
@@ -134,19 +134,19 @@ impl FlushQueue {
                 self.changed.wait(&mut state);
                 continue;
             };
-            let (layer, mark) = (Arc::clone(&oldest.layer), oldest.mark);
-            let needed = layer.read().bytes() as u64 + SPARE_ROOM;
+            let (memtable, mark) = (Arc::clone(&oldest.memtable), oldest.mark);
+            let needed = memtable.read().bytes() as u64 + SPARE_ROOM;
             let is_short = fs4::available_space(&self.dir).is_ok_and(|free| free < needed);
             let was_short = state.short.is_some();
             state.short = is_short.then(|| full_error(&self.dir));
             if is_short != was_short {
                 self.changed.notify_all();
             }
-            if !is_short && !cold.is_behind() {
-                return Some((layer, mark));
+            if !is_short && !disk.is_behind() {
+                return Some((memtable, mark));
             }
             // Background work that has failed would never catch up. To ask takes a lock that the database may hold for long.
-            if let Err(error) = MutexGuard::unlocked(&mut state, || cold.check()) {
+            if let Err(error) = MutexGuard::unlocked(&mut state, || disk.check()) {
                 state.failed = Some(error);
                 self.changed.notify_all();
                 return None;
@@ -156,36 +156,43 @@ impl FlushQueue {
     }
 }
 
-/// Writes what the database needs of a layer, and then how far the log has come with it.
+/// Writes what the database needs of a memtable, and then how far the log has come with it.
 pub(super) fn write(
-    cold: &Cold,
-    layers: &Layers,
-    layer: &SharedLayer,
+    disk: &DiskTables,
+    memtables: &Memtables,
+    memtable: &SharedMemtable,
     mark: Flushed,
 ) -> Result<(), BrokerError> {
-    // Background work may have failed since the last layer.
-    cold.check()?;
-    let newer = layers.newer_than(layer);
-    cold.take(mark, |table| LiveRows { cold, newer: &newer, layer, table, read: VecDeque::new(), last: None })
+    // Background work may have failed since the last memtable.
+    disk.check()?;
+    let newer = memtables.newer_than(memtable);
+    disk.flush(mark, |table| LiveRows {
+        disk,
+        newer: &newer,
+        memtable,
+        table,
+        read: VecDeque::new(),
+        last: None,
+    })
 }
 
-/// The rows of a table of a layer that the database needs, in order.
+/// The rows of a table of a memtable that the database needs, in order.
 struct LiveRows<'a> {
-    cold: &'a Cold,
-    newer: &'a [SharedLayer],
-    layer: &'a SharedLayer,
+    disk: &'a DiskTables,
+    newer: &'a [SharedMemtable],
+    memtable: &'a SharedMemtable,
     table: TableName,
     read: VecDeque<(Slice, Option<Slice>)>,
-    /// The last key that was read from the layer.
+    /// The last key that was read from the memtable.
     last: Option<Slice>,
 }
 
 impl LiveRows<'_> {
-    /// Reads the next rows of the layer, without those that a newer layer hides. Answers with `false` if there are none.
+    /// Reads the next rows of the memtable, without those that a newer memtable hides. Answers with `false` if there are none.
     fn read_on(&mut self) -> bool {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = self.last.as_ref().map_or(Unbounded, |last| Excluded(&last[..]));
-        let mut rows = self.layer.read().first(self.table, (from, Unbounded), CHUNK);
+        let mut rows = self.memtable.read().first(self.table, (from, Unbounded), CHUNK);
         let Some((last, _)) = rows.back() else { return false };
         self.last = Some(last.clone());
         for newer in self.newer {
@@ -198,7 +205,7 @@ impl LiveRows<'_> {
 
     /// Whether the database may have a row of this key.
     fn may_have(&self, key: &[u8]) -> bool {
-        !matches!(self.cold.get(self.table, key), Ok(None)) // a row that cannot be read is there
+        !matches!(self.disk.get(self.table, key), Ok(None)) // a row that cannot be read is there
     }
 }
 

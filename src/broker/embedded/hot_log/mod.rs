@@ -1,22 +1,22 @@
 //! The log that takes each commit before the database does.
 //!
-//! A commit is one [frame], appended to a [segment] and synced. Its rows are then in a [layer] in memory, over the database,
-//! where readers find them. When a segment is full, its layer is retired: a [thread](flusher) writes to the database what is
+//! A commit is one [frame], appended to a [segment] and synced. Its rows are then in a [memtable] in memory, over the database,
+//! where readers find them. When a segment is full, its memtable is retired: a [thread](flusher) writes to the database what is
 //! still alive of it, in order and in one go, and then the segment's file is written again from its beginning. A task that is
 //! over before that was in the log only.
 //!
 //! What holds:
-//! - A commit is in a layer only after its frame was synced. After a write or a sync has failed, nothing more is appended: the
+//! - A commit is in a memtable only after its frame was synced. After a write or a sync has failed, nothing more is appended: the
 //!   store closes, and [reads](mod@replay) from disk what is there.
-//! - The database gets layers in the order in which they were written, and each of them is in a file of the log until the
+//! - The database gets memtables in the order in which they were written, and each of them is in a file of the log until the
 //!   database has synced all of it. To write one again changes nothing.
-//! - Memory and the time of a replay are bounded: at most [`MOST_RETIRED`] layers wait beside the active one, and then commits
+//! - Memory and the time of a replay are bounded: at most [`MOST_RETIRED`] memtables wait beside the active one, and then commits
 //!   wait.
 
 mod flusher;
 mod frame;
-mod layer;
-mod layers;
+mod memtable;
+mod memtables;
 mod replay;
 mod segment;
 #[cfg(test)]
@@ -31,7 +31,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::cold::{Cold, Flushed};
+use super::disk_tables::{DiskTables, Flushed};
 use super::home;
 use super::tables::{full_error, io_error};
 use super::writes::Writes;
@@ -39,16 +39,16 @@ use crate::broker::BrokerError;
 use flusher::{FlushQueue, FlushState, Retired};
 use segment::Segment;
 
-pub(super) use layer::LayerRow;
-pub(super) use layers::{Layers, SharedLayer};
-pub(super) use replay::{Replayed, readable, replay, take_off};
+pub(super) use memtable::MemtableRow;
+pub(super) use memtables::{Memtables, SharedMemtable};
+pub(super) use replay::{Replayed, readable, replay, wipe_last_frame};
 pub(super) use segment::is_name;
 
 /// The directory of the log in the directory of the database. Both are moved together.
 pub(super) const DIR: &str = "log";
-/// The most layers that wait to be written to the database.
+/// The most memtables that wait to be written to the database.
 const MOST_RETIRED: usize = 2;
-/// A layer is retired when it has so many keys, even if its segment is not full.
+/// A memtable is retired when it has so many keys, even if its segment is not full.
 const MOST_ROWS: usize = 256 << 10;
 /// A buffer for frames that has grown to more bytes than this is not kept.
 const KEPT_BUFFER: usize = 8 << 20;
@@ -57,13 +57,13 @@ const KEPT_BUFFER: usize = 8 << 20;
 pub(super) struct HotLog {
     /// The directory of the store.
     dir: PathBuf,
-    layers: Layers,
+    memtables: Memtables,
     queue: Arc<FlushQueue>,
-    writer: Mutex<Writer>,
+    writer: Mutex<FrameWriter>,
     flusher: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Writer {
+struct FrameWriter {
     segment: Segment,
     /// The epoch of the segment, and the number of the last frame.
     last: Flushed,
@@ -86,11 +86,11 @@ pub(super) fn disk_space(db: &Path) -> u64 {
 
 impl HotLog {
     /// Opens the log of the store in `dir` for writing, and makes it if there is none. `replayed`: what was read of it, of which
-    /// the layers are `layers` now.
+    /// the memtables are `memtables` now.
     pub(super) fn start(
         dir: &Path,
-        cold: &Cold,
-        layers: Layers,
+        disk: &DiskTables,
+        memtables: Memtables,
         replayed: Replayed,
     ) -> Result<Self, BrokerError> {
         let path = dir.join("db").join(DIR);
@@ -129,39 +129,40 @@ impl HotLog {
                 (segment.map_err(failed(&path))?, Flushed { epoch: last.epoch + 1, ..last })
             }
         };
-        let waiting = layers.retired().into_iter().zip(opened);
-        let retired = waiting.map(|(layer, (segment, mark))| Retired { layer, segment, mark }).collect();
-        let queue = Arc::new(FlushQueue::new(dir.to_owned(), layers.clone(), retired, unused));
-        let (of_thread, cold) = (Arc::clone(&queue), cold.clone());
+        let waiting = memtables.retired().into_iter().zip(opened);
+        let retired =
+            waiting.map(|(memtable, (segment, mark))| Retired { memtable, segment, mark }).collect();
+        let queue = Arc::new(FlushQueue::new(dir.to_owned(), memtables.clone(), retired, unused));
+        let (of_thread, disk) = (Arc::clone(&queue), disk.clone());
         let thread = std::thread::Builder::new()
             .name("celeriac-flusher".to_owned())
             .spawn(move || {
-                of_thread.run(&cold);
-                cold.close();
+                of_thread.run(&disk);
+                disk.close();
             })
             .map_err(|e| BrokerError::io_because(format!("no thread for the store's log: {e}"), e))?;
-        let writer = Writer { segment, last, buffer: Vec::new(), failed: None };
+        let writer = FrameWriter { segment, last, buffer: Vec::new(), failed: None };
         let (writer, flusher) = (Mutex::new(writer), Mutex::new(Some(thread)));
-        Ok(Self { dir: dir.to_owned(), layers, queue, writer, flusher })
+        Ok(Self { dir: dir.to_owned(), memtables, queue, writer, flusher })
     }
 
     /// Writes a commit and syncs it; then its rows are there for all readers.
     ///
     /// # Errors
-    /// The disk refused the commit, an earlier one, or a retired layer. Nothing of this commit is to be seen, but its frame may
-    /// be on disk: [`take_off`] removes it.
+    /// The disk refused the commit, an earlier one, or a retired memtable. Nothing of this commit is to be seen, but its frame may
+    /// be on disk: [`wipe_last_frame`] removes it.
     pub(super) fn write(&self, parts: &[&Writes]) -> Result<(), BrokerError> {
         let mut writer = self.writer.lock();
         if let Some(error) = &writer.failed {
             return Err(error.clone());
         }
         self.queue.state.lock().check()?;
-        let (_, rows) = self.layers.active_size();
+        let (_, rows) = self.memtables.active_size();
         if writer.segment.end() >= segment::FULL || rows >= MOST_ROWS {
             self.retire(&mut writer)?;
         }
         let number = writer.last.number + 1;
-        let Writer { segment, last, buffer, failed } = &mut *writer;
+        let FrameWriter { segment, last, buffer, failed } = &mut *writer;
         if !frame::encode(buffer, last.epoch, number, parts) {
             *buffer = Vec::new();
             return Err(BrokerError::io(
@@ -177,12 +178,12 @@ impl HotLog {
         if buffer.capacity() > KEPT_BUFFER {
             *buffer = Vec::new();
         }
-        self.layers.apply(parts);
+        self.memtables.apply(parts);
         Ok(())
     }
 
-    /// Retires the active layer and goes on in another file. Waits while too many layers are retired.
-    fn retire(&self, writer: &mut Writer) -> Result<(), BrokerError> {
+    /// Retires the active memtable and goes on in another file. Waits while too many memtables are retired.
+    fn retire(&self, writer: &mut FrameWriter) -> Result<(), BrokerError> {
         if let Some(error) = &writer.failed {
             return Err(error.clone());
         }
@@ -202,14 +203,14 @@ impl HotLog {
             }
         };
         let segment = std::mem::replace(&mut writer.segment, next);
-        let (layer, mark) = (self.layers.retire(), writer.last);
-        state.retired.push_back(Retired { layer, segment, mark });
+        let (memtable, mark) = (self.memtables.retire(), writer.last);
+        state.retired.push_back(Retired { memtable, segment, mark });
         writer.last.epoch += 1;
         self.queue.changed.notify_all();
         Ok(())
     }
 
-    /// Waits until the flusher has done something, and fails if it writes no further layer for now.
+    /// Waits until the flusher has done something, and fails if it writes no further memtable for now.
     fn wait(&self, state: &mut MutexGuard<'_, FlushState>) -> Result<(), BrokerError> {
         if let Some(error) = &state.short {
             return Err(error.clone());

@@ -12,10 +12,10 @@
 use std::path::{Path, PathBuf};
 
 use super::frame::{self, Frame};
-use super::layer::Layer;
+use super::memtable::Memtable;
 use super::segment;
 use crate::broker::BrokerError;
-use crate::broker::embedded::cold::Flushed;
+use crate::broker::embedded::disk_tables::Flushed;
 use crate::broker::embedded::rows::SEQ;
 use crate::broker::embedded::tables::{TableName, io_error};
 
@@ -42,13 +42,13 @@ pub(super) struct ReadSegment {
     pub(super) end: usize,
     /// The offset at which a torn frame ends that begins there.
     pub(super) torn: Option<usize>,
-    pub(super) layer: Layer,
+    pub(super) memtable: Memtable,
 }
 
 impl Replayed {
-    /// Takes the layers out, oldest first.
-    pub(in super::super) fn take_layers(&mut self) -> Vec<Layer> {
-        self.segments.iter_mut().map(|segment| std::mem::take(&mut segment.layer)).collect()
+    /// Takes the memtables out, oldest first.
+    pub(in super::super) fn take_memtables(&mut self) -> Vec<Memtable> {
+        self.segments.iter_mut().map(|segment| std::mem::take(&mut segment.memtable)).collect()
     }
 }
 
@@ -84,7 +84,7 @@ pub(in super::super) fn replay(dir: &Path, flushed: Flushed) -> Result<Replayed,
 /// Reads one file. Answers with `None` if it has no frame that the database lacks.
 fn read(path: &Path, bytes: &[u8], flushed: Flushed) -> Result<Option<ReadSegment>, BrokerError> {
     let damaged = |error| BrokerError::Damaged { path: path.to_owned(), error };
-    let mut layer = Layer::default();
+    let mut memtable = Memtable::default();
     let mut found: Option<(u64, u64, u64)> = None; // the epoch, the first number and the last one
     let (mut at, mut last_at) = (0, 0);
     while let Some(frame) = bytes.get(at..).and_then(Frame::read) {
@@ -95,7 +95,7 @@ fn read(path: &Path, bytes: &[u8], flushed: Flushed) -> Result<Option<ReadSegmen
             }
             None | Some(_) => break,
         };
-        if !apply(&frame, &mut layer) {
+        if !apply(&frame, &mut memtable) {
             return Err(damaged(format!("the write at byte {at} of the log is of another version")));
         }
         last_at = at;
@@ -111,22 +111,22 @@ fn read(path: &Path, bytes: &[u8], flushed: Flushed) -> Result<Option<ReadSegmen
     Ok(found.map(|(epoch, first, last)| {
         let torn = frame::begins(rest).filter(|(torn, _)| *torn == epoch);
         let torn = torn.map(|(_, size)| at.saturating_add(size).min(bytes.len()));
-        ReadSegment { path: path.to_owned(), epoch, first, last, last_at, end: at, torn, layer }
+        ReadSegment { path: path.to_owned(), epoch, first, last, last_at, end: at, torn, memtable }
     }))
 }
 
 /// Adds what a frame wrote. Answers with `false` if it cannot be decoded.
-fn apply(frame: &Frame<'_>, layer: &mut Layer) -> bool {
+fn apply(frame: &Frame<'_>, memtable: &mut Memtable) -> bool {
     frame.each(|(table, key, value)| match value {
-        Some(value) => layer.put(table, key.into(), value.into(), false),
-        None => layer.delete(table, &key.into()),
+        Some(value) => memtable.put(table, key.into(), value.into(), false),
+        None => memtable.delete(table, &key.into()),
     })
 }
 
 /// What can be read of the log of a damaged store.
 pub(in super::super) struct ReadableLog {
     /// The rows, oldest commits first.
-    pub(in super::super) layer: Layer,
+    pub(in super::super) memtable: Memtable,
     /// What is damaged, in words.
     pub(in super::super) damage: Vec<String>,
     /// What a crash has left unfinished and does no harm, in words.
@@ -163,7 +163,7 @@ pub(in super::super) fn readable(dir: &Path, flushed: Option<Flushed>) -> Result
         let newest = frames.last().map_or(0, |(_, _, frame)| frame.epoch);
         frames.retain(|(_, _, frame)| frame.epoch + EPOCHS > newest);
     }
-    let mut found = ReadableLog { layer: Layer::default(), damage: Vec::new(), notes: Vec::new() };
+    let mut found = ReadableLog { memtable: Memtable::default(), damage: Vec::new(), notes: Vec::new() };
     let mut before = flushed.map(|flushed| flushed.number);
     let mut ends = vec![None; files.len()];
     for (file, at, frame) in frames {
@@ -175,7 +175,7 @@ pub(in super::super) fn readable(dir: &Path, flushed: Option<Flushed>) -> Result
                 frame.number - 1
             ));
         }
-        if !apply(&frame, &mut found.layer) {
+        if !apply(&frame, &mut found.memtable) {
             found
                 .damage
                 .push(format!("{name}: the write at byte {at} is of another version, and is left out"));
@@ -202,7 +202,7 @@ fn shown(path: &Path) -> String {
 ///
 /// # Errors
 /// A file cannot be read or written.
-pub(in super::super) fn take_off(dir: &Path, seq: u64) -> Result<(), BrokerError> {
+pub(in super::super) fn wipe_last_frame(dir: &Path, seq: u64) -> Result<(), BrokerError> {
     let mut last: Option<(u64, PathBuf, usize, usize, bool)> = None;
     for path in segment::files(dir).map_err(|e| io_error(dir, e))? {
         let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::broker::embedded::merged_rows::Rows;
+use crate::broker::embedded::merged_rows::MergedRows;
 use crate::broker::embedded::rows::SEQ;
 use crate::broker::embedded::tables::{Slice, TABLES, TableName};
 
@@ -22,28 +22,28 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 /// The log of a store, and its database.
 struct Store {
     log: HotLog,
-    layers: Layers,
-    cold: Cold,
+    memtables: Memtables,
+    disk: DiskTables,
 }
 
 impl Store {
     fn open(dir: &Path) -> Result<Self, BrokerError> {
         std::fs::create_dir_all(dir).unwrap();
-        let cold = Cold::open(dir, false)?;
-        let mut replayed = replay(&log_of(dir), cold.flushed()?)?;
-        let layers = Layers::of(replayed.take_layers());
-        let log = HotLog::start(dir, &cold, layers.clone(), replayed)?;
-        Ok(Self { log, layers, cold })
+        let disk = DiskTables::open(dir, false)?;
+        let mut replayed = replay(&log_of(dir), disk.flushed()?)?;
+        let memtables = Memtables::of(replayed.take_memtables());
+        let log = HotLog::start(dir, &disk, memtables.clone(), replayed)?;
+        Ok(Self { log, memtables, disk })
     }
 
     fn rows(&self, table: TableName) -> Model {
-        model_of(merged(&self.layers, &self.cold, table))
+        model_of(merged(&self.memtables, &self.disk, table))
     }
 
     fn close(self) {
-        let Self { log, cold, .. } = self;
+        let Self { log, disk, .. } = self;
         drop(log);
-        cold.close();
+        disk.close();
     }
 }
 
@@ -51,8 +51,8 @@ fn log_of(dir: &Path) -> PathBuf {
     dir.join("db").join(DIR)
 }
 
-fn merged(layers: &Layers, cold: &Cold, table: TableName) -> Rows {
-    Rows::merged(layers.newest_first(), Some(cold.range(table, ALL).unwrap()), table, ALL)
+fn merged(memtables: &Memtables, disk: &DiskTables, table: TableName) -> MergedRows {
+    MergedRows::merged(memtables.newest_first(), Some(disk.range(table, ALL).unwrap()), table, ALL)
 }
 
 fn model_of(rows: impl Iterator<Item = Result<(Slice, Slice), BrokerError>>) -> Model {
@@ -93,8 +93,8 @@ fn dir_with(files: &[&[u8]]) -> TempDir {
 
 /// The messages that a replay finds.
 fn replayed(dir: &Path, flushed: Flushed) -> Result<Model, BrokerError> {
-    let layers = Layers::of(replay(dir, flushed)?.take_layers());
-    let rows = Rows::merged(layers.newest_first(), None, MESSAGES, ALL);
+    let memtables = Memtables::of(replay(dir, flushed)?.take_memtables());
+    let rows = MergedRows::merged(memtables.newest_first(), None, MESSAGES, ALL);
     Ok(model_of(rows))
 }
 
@@ -167,7 +167,7 @@ fn damage_before_the_last_frame_is_an_error_that_names_the_file() {
         // What can be read is read all the same.
         let read = readable(dir.path(), Some(none())).unwrap();
         assert_eq!((read.damage.len(), read.notes.len()), (1, 0), "{:?}", read.damage);
-        let rows = Rows::merged(Layers::of(vec![read.layer]).newest_first(), None, MESSAGES, ALL);
+        let rows = MergedRows::merged(Memtables::of(vec![read.memtable]).newest_first(), None, MESSAGES, ALL);
         let lost = ends.iter().filter(|end| **end <= at).count() as u64 + 1;
         assert_eq!(model_of(rows), expected((1..=6).filter(|n| *n != lost)));
     }
@@ -234,7 +234,7 @@ fn commits_are_there_after_a_restart() {
         let store = Store::open(dir.path()).unwrap();
         store.log.flush().unwrap();
         assert_eq!(store.rows(MESSAGES), expected(1..=n));
-        let in_database = model_of(store.cold.range(MESSAGES, ALL).unwrap());
+        let in_database = model_of(store.disk.range(MESSAGES, ALL).unwrap());
         assert_eq!(in_database, expected(1..=n));
         assert_eq!(segment::files(&log_of(dir.path())).unwrap().len(), 1, "the others were given back");
         n += 1;
@@ -246,7 +246,7 @@ fn commits_are_there_after_a_restart() {
     store.close();
 }
 
-/// What is over before its layer is written never comes to the database.
+/// What is over before its memtable is written never comes to the database.
 #[test]
 fn what_is_over_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -267,17 +267,17 @@ fn what_is_over_leaves_nothing() {
     kept.clear();
     kept.delete(TASKS, b"kept before");
     store.log.write(&[&kept]).unwrap();
-    let written = model_of(store.cold.range(TASKS, ALL).unwrap());
+    let written = model_of(store.disk.range(TASKS, ALL).unwrap());
     assert_eq!(written.len(), 1, "the row that was there before");
     store.log.flush().unwrap();
     for table in [MESSAGES, TASKS] {
-        assert_eq!(model_of(store.cold.range(table, ALL).unwrap()), Model::new());
+        assert_eq!(model_of(store.disk.range(table, ALL).unwrap()), Model::new());
         assert_eq!(store.rows(table), Model::new());
     }
     store.close();
 }
 
-/// A layer that was written in part before a crash is written again, and a row that it had and that is deleted since stays away.
+/// A memtable that was written in part before a crash is written again, and a row that it had and that is deleted since stays away.
 #[test]
 fn a_flush_that_was_cut_short_is_done_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -285,14 +285,14 @@ fn a_flush_that_was_cut_short_is_done_again() {
     (1..=3).for_each(|n| store.log.write(&[&commit(n)]).unwrap());
     store.close();
     // The rows have come to the database, and the process ended before it could say so.
-    let cold = Cold::open(dir.path(), true).unwrap();
-    cold.take(none(), |table| {
+    let disk = DiskTables::open(dir.path(), true).unwrap();
+    disk.flush(none(), |table| {
         let row = |n: u64| (Slice::from(n.to_be_bytes()), Some(Slice::from("a row of the first attempt")));
         let rows = if table == MESSAGES { vec![row(1), row(2)] } else { Vec::new() };
         rows.into_iter()
     })
     .unwrap();
-    cold.close();
+    disk.close();
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.rows(MESSAGES), expected(1..=3));
     let mut ends = Writes::default();
@@ -323,9 +323,9 @@ fn a_sync_that_fails_ends_the_writing() {
     store.close();
     // The frame is on disk: a restart without a look for it would find it.
     assert_eq!(replayed(&log_of(dir.path()), none()).unwrap(), expected(1..=2));
-    take_off(&log_of(dir.path()), 7).unwrap();
+    wipe_last_frame(&log_of(dir.path()), 7).unwrap();
     assert_eq!(replayed(&log_of(dir.path()), none()).unwrap(), expected(1..=2), "that is another commit's");
-    take_off(&log_of(dir.path()), 2).unwrap();
+    wipe_last_frame(&log_of(dir.path()), 2).unwrap();
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.rows(MESSAGES), expected(1..=1));
     store.log.write(&[&commit(4)]).unwrap();
@@ -335,7 +335,7 @@ fn a_sync_that_fails_ends_the_writing() {
     store.close();
 }
 
-/// Files that a process did not come to give back are given back with the next layer.
+/// Files that a process did not come to give back are given back with the next memtable.
 #[test]
 fn files_without_frames_are_given_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -420,7 +420,7 @@ fn segments_fill_and_are_used_again() {
         }
         store.log.write(&[&writes]).unwrap();
         assert_eq!(
-            store.layers.get(MESSAGES, &n.to_be_bytes()).flatten().map(|row| row.len() > 5),
+            store.memtables.get(MESSAGES, &n.to_be_bytes()).flatten().map(|row| row.len() > 5),
             Some(true)
         );
     }
@@ -462,14 +462,15 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Compares all ways to read with a map.
-fn compare(layers: &Layers, cold: &Cold, models: &[Model; 2]) -> Result<(), TestCaseError> {
+fn compare(memtables: &Memtables, disk: &DiskTables, models: &[Model; 2]) -> Result<(), TestCaseError> {
     for (table, model) in [MESSAGES, TASKS].into_iter().zip(models) {
-        prop_assert_eq!(&model_of(merged(layers, cold, table)), model);
-        let mut back: Vec<_> = merged(layers, cold, table).rev().map(|row| row.unwrap().0.to_vec()).collect();
+        prop_assert_eq!(&model_of(merged(memtables, disk, table)), model);
+        let mut back: Vec<_> =
+            merged(memtables, disk, table).rev().map(|row| row.unwrap().0.to_vec()).collect();
         back.reverse();
         prop_assert_eq!(&back, &model.keys().cloned().collect::<Vec<_>>());
         // From both ends in turn, each row comes once.
-        let (mut rows, mut met) = (merged(layers, cold, table), Vec::new());
+        let (mut rows, mut met) = (merged(memtables, disk, table), Vec::new());
         loop {
             let row = if met.len().is_multiple_of(3) { rows.next_back() } else { rows.next() };
             let Some(row) = row else { break };
@@ -480,8 +481,8 @@ fn compare(layers: &Layers, cold: &Cold, models: &[Model; 2]) -> Result<(), Test
         for (from, to) in [(0_u8, 5_u8), (5, 5), (7, 3), (3, 255)] {
             let (from, to) = ([from], [to]);
             let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-            let in_cold = (from < to).then(|| cold.range(table, bounds).unwrap());
-            let found = model_of(Rows::merged(layers.newest_first(), in_cold, table, bounds));
+            let in_disk = (from < to).then(|| disk.range(table, bounds).unwrap());
+            let found = model_of(MergedRows::merged(memtables.newest_first(), in_disk, table, bounds));
             let expected: Model = model
                 .iter()
                 .filter(|(key, _)| key.as_slice() >= &from[..] && key.as_slice() < &to[..])
@@ -490,9 +491,9 @@ fn compare(layers: &Layers, cold: &Cold, models: &[Model; 2]) -> Result<(), Test
             prop_assert_eq!(found, expected);
         }
         for key in 0..12_u8 {
-            let row = match layers.get(table, &[key]) {
+            let row = match memtables.get(table, &[key]) {
                 Some(row) => row,
-                None => cold.get(table, &[key]).unwrap(),
+                None => disk.get(table, &[key]).unwrap(),
             };
             prop_assert_eq!(row.map(|row| row.to_vec()), model.get(&[key][..]).cloned());
         }
@@ -503,12 +504,12 @@ fn compare(layers: &Layers, cold: &Cold, models: &[Model; 2]) -> Result<(), Test
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Layers over a database are one map, whenever a layer is retired or written.
+    /// Memtables over a database are one map, whenever a memtable is retired or written.
     #[test]
-    fn layers_over_the_database_are_one_map(steps in prop::collection::vec(step(), 1..60)) {
+    fn memtables_over_the_database_are_one_map(steps in prop::collection::vec(step(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
-        let cold = Cold::open(dir.path(), false).unwrap();
-        let layers = Layers::of(Vec::new());
+        let disk = DiskTables::open(dir.path(), false).unwrap();
+        let memtables = Memtables::of(Vec::new());
         let mut models = [Model::new(), Model::new()];
         let (mut begun, mut waiting, mut epoch) = (0_u8, Vec::new(), 0);
         for step in steps {
@@ -535,23 +536,23 @@ proptest! {
                     models[0].remove(&key[..]);
                 }
                 Step::End(_) => {}
-                Step::Retire => drop(layers.retire()),
+                Step::Retire => drop(memtables.retire()),
                 Step::Flush => {
-                    if let Some(oldest) = layers.retired().first() {
+                    if let Some(oldest) = memtables.retired().first() {
                         epoch += 1;
                         let mark = Flushed { epoch, number: epoch };
                         // Once more, as after a crash before the file was given back.
                         for _ in 0..2 {
-                            flusher::write(&cold, &layers, oldest, mark).unwrap();
+                            flusher::write(&disk, &memtables, oldest, mark).unwrap();
                         }
-                        layers.drop_oldest();
+                        memtables.drop_oldest();
                     }
                 }
             }
-            layers.apply(&[&writes]);
-            compare(&layers, &cold, &models)?;
+            memtables.apply(&[&writes]);
+            compare(&memtables, &disk, &models)?;
         }
-        cold.close();
+        disk.close();
     }
 
     /// Frames that are cut anywhere, and files in any order, give the commits up to the cut.

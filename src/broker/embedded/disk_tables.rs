@@ -1,6 +1,6 @@
 //! The database on disk, and the only code that talks to it.
 //!
-//! It gets rows from the [log](super::hot_log), a whole layer at a time, in order. Each table of a layer becomes a sorted table
+//! It gets rows from the [log](super::hot_log), a whole memtable at a time, in order. Each table of a memtable becomes a sorted table
 //! file past the database's own journal and memory. So the database's journal stays empty, but for the commits of an earlier
 //! version, which wrote each commit there; they go to table files when this version opens the store first.
 //!
@@ -50,7 +50,7 @@ impl Flushed {
 
 /// Handles on the open database. They are cheap to clone and work on any thread.
 #[derive(Clone)]
-pub(super) struct Cold {
+pub(super) struct DiskTables {
     db: Database,
     keyspaces: [Keyspace; NAMES.len()],
     dir: PathBuf,
@@ -58,7 +58,7 @@ pub(super) struct Cold {
     closed: Arc<AtomicUsize>,
 }
 
-impl Cold {
+impl DiskTables {
     /// Opens or makes the database in the directory `db` of the store in `dir`. `is_made`: it has all its tables.
     pub(super) fn open(dir: &Path, is_made: bool) -> Result<Self, BrokerError> {
         let path = dir.join("db");
@@ -78,9 +78,9 @@ impl Cold {
         &self,
         table: TableName,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
-    ) -> Result<ColdRows, BrokerError> {
+    ) -> Result<DiskRows, BrokerError> {
         let rows = caught(&self.dir, || Ok(self.keyspaces[table as usize].range::<&[u8], _>(bounds)))?;
-        Ok(ColdRows { rows: Some(rows), dir: self.dir.clone() })
+        Ok(DiskRows { rows: Some(rows), dir: self.dir.clone() })
     }
 
     /// How far the log has come to the database.
@@ -99,11 +99,11 @@ impl Cold {
         caught(&self.dir, || self.db.persist(PersistMode::Buffer))
     }
 
-    /// Writes the rows of a layer, and then how far the log has come with them. When this returns, all of it is synced. After
+    /// Writes the rows of a memtable, and then how far the log has come with them. When this returns, all of it is synced. After
     /// a failure a part of it may be there, and the same rows can be written again.
     ///
     /// `rows` gives the rows of a table in the order of their keys; a row without a value is deleted.
-    pub(super) fn take<Rows>(
+    pub(super) fn flush<Rows>(
         &self,
         flushed: Flushed,
         rows: impl Fn(TableName) -> Rows,
@@ -219,12 +219,12 @@ fn flush(db: &Database, keyspaces: &[Keyspace]) -> fjall::Result<()> {
 }
 
 /// Rows as they come off the disk; the first error is the last item.
-pub(super) struct ColdRows {
+pub(super) struct DiskRows {
     rows: Option<fjall::Iter>,
     dir: PathBuf,
 }
 
-impl ColdRows {
+impl DiskRows {
     fn stop_unless_row(&mut self, row: &Result<Option<(Slice, Slice)>, BrokerError>) {
         if !matches!(row, Ok(Some(_))) {
             self.rows = None;
@@ -232,7 +232,7 @@ impl ColdRows {
     }
 }
 
-impl Iterator for ColdRows {
+impl Iterator for DiskRows {
     type Item = Result<(Slice, Slice), BrokerError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -243,7 +243,7 @@ impl Iterator for ColdRows {
     }
 }
 
-impl DoubleEndedIterator for ColdRows {
+impl DoubleEndedIterator for DiskRows {
     fn next_back(&mut self) -> Option<Self::Item> {
         let rows = self.rows.as_mut()?;
         let row = caught(&self.dir, || rows.next_back().map(fjall::Guard::into_inner).transpose());
@@ -370,15 +370,15 @@ mod tests {
             }
         };
         let mark = |epoch| Flushed { epoch, number: 10 * epoch };
-        let cold = Cold::open(home.path(), false).unwrap();
-        assert_eq!(cold.flushed().unwrap(), Flushed::default());
-        cold.take(mark(1), |table| rows(table).into_iter()).unwrap();
-        cold.close();
+        let disk = DiskTables::open(home.path(), false).unwrap();
+        assert_eq!(disk.flushed().unwrap(), Flushed::default());
+        disk.flush(mark(1), |table| rows(table).into_iter()).unwrap();
+        disk.close();
         for again in 2..4 {
-            let cold = Cold::open(home.path(), true).unwrap();
-            assert_eq!(cold.flushed().unwrap(), mark(again - 1));
+            let disk = DiskTables::open(home.path(), true).unwrap();
+            assert_eq!(disk.flushed().unwrap(), mark(again - 1));
             for table in TABLES {
-                let found = cold.range(table, (Bound::Unbounded, Bound::Unbounded)).unwrap();
+                let found = disk.range(table, (Bound::Unbounded, Bound::Unbounded)).unwrap();
                 let found: BTreeMap<_, _> = found.map(Result::unwrap).map(|(k, v)| (k, Some(v))).collect();
                 let mut expected = rows(table);
                 if table == TableName::Meta {
@@ -386,17 +386,17 @@ mod tests {
                 }
                 assert_eq!(found, expected);
             }
-            cold.take(mark(again), |table| rows(table).into_iter()).unwrap();
-            cold.close();
+            disk.flush(mark(again), |table| rows(table).into_iter()).unwrap();
+            disk.close();
         }
         // A deleted row stays deleted, although its table may have no file left then.
-        let cold = Cold::open(home.path(), true).unwrap();
+        let disk = DiskTables::open(home.path(), true).unwrap();
         let deleted = |table: TableName| rows(table).into_keys().map(|key| (key, None));
-        cold.take(mark(4), deleted).unwrap();
-        cold.keyspaces.iter().for_each(|keyspace| keyspace.major_compact().unwrap());
-        cold.close();
-        let cold = Cold::open(home.path(), true).unwrap();
-        assert_eq!(cold.get(TableName::Messages, &[1]).unwrap(), None);
-        assert_eq!(cold.flushed().unwrap(), mark(4));
+        disk.flush(mark(4), deleted).unwrap();
+        disk.keyspaces.iter().for_each(|keyspace| keyspace.major_compact().unwrap());
+        disk.close();
+        let disk = DiskTables::open(home.path(), true).unwrap();
+        assert_eq!(disk.get(TableName::Messages, &[1]).unwrap(), None);
+        assert_eq!(disk.flushed().unwrap(), mark(4));
     }
 }

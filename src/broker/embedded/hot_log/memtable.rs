@@ -1,10 +1,10 @@
 //! The rows that one segment of the log has written, in memory.
 //!
-//! A layer lies over older layers and over the database. It holds, for each key that its segment wrote, the row or the
-//! fact that the row is deleted. A deleted row hides what older layers and the database have of it.
+//! A memtable lies over older memtables and over the database. It holds, for each key that its segment wrote, the row or the
+//! fact that the row is deleted. A deleted row hides what older memtables and the database have of it.
 //!
-//! A row whose key no row had before its layer (see [`Write::is_new`]) is hidden nowhere when it is deleted in the same layer:
-//! it leaves nothing behind. That is why a task that is over soon costs the database nothing. A layer that was read from
+//! A row whose key no row had before its memtable (see [`Write::is_new`]) is hidden nowhere when it is deleted in the same memtable:
+//! it leaves nothing behind. That is why a task that is over soon costs the database nothing. A memtable that was read from
 //! a segment takes no row for new, because the segment may have been written to the database in part.
 //!
 //! This module does no I/O.
@@ -22,24 +22,24 @@ use crate::broker::embedded::writes::Write;
 /// What a row takes in memory beside its key and its value, in bytes.
 const ROW: usize = 128;
 
-/// A key that a layer has, with its row, or without one if the row is deleted.
-pub(in super::super) type LayerRow = (Slice, Option<Slice>);
+/// A key that a memtable has, with its row, or without one if the row is deleted.
+pub(in super::super) type MemtableRow = (Slice, Option<Slice>);
 
-struct Held {
+struct MemtableValue {
     value: Option<Slice>,
-    /// Whether neither an older layer nor the database has a row of this key.
+    /// Whether neither an older memtable nor the database has a row of this key.
     is_new: bool,
 }
 
 /// The rows of one segment.
 #[derive(Default)]
-pub(in super::super) struct Layer {
-    tables: [BTreeMap<Slice, Held>; NAMES.len()],
+pub(in super::super) struct Memtable {
+    tables: [BTreeMap<Slice, MemtableValue>; NAMES.len()],
     bytes: usize,
     rows: usize,
 }
 
-impl Layer {
+impl Memtable {
     /// Adds what a commit wrote.
     pub(super) fn apply(&mut self, write: &Write) {
         match &write.value {
@@ -60,7 +60,7 @@ impl Layer {
             Entry::Vacant(place) => {
                 self.bytes += ROW + place.key().len();
                 self.rows += 1;
-                place.insert(Held { value: Some(value), is_new });
+                place.insert(MemtableValue { value: Some(value), is_new });
             }
         }
     }
@@ -80,17 +80,17 @@ impl Layer {
             Entry::Vacant(place) => {
                 self.bytes += ROW + key.len();
                 self.rows += 1;
-                place.insert(Held { value: None, is_new: false });
+                place.insert(MemtableValue { value: None, is_new: false });
             }
         }
     }
 
-    /// What the layer knows of a key: `None` if nothing, `Some(None)` if the row is deleted.
+    /// What the memtable knows of a key: `None` if nothing, `Some(None)` if the row is deleted.
     pub(in super::super) fn get(&self, table: TableName, key: &[u8]) -> Option<Option<Slice>> {
         self.tables[table as usize].get(key).map(|held| held.value.clone())
     }
 
-    /// Whether this layer has the last word on what older layers and the database have of a key, and keeps it.
+    /// Whether this memtable has the last word on what older memtables and the database have of a key, and keeps it.
     pub(super) fn hides(&self, table: TableName, key: &[u8]) -> bool {
         self.tables[table as usize].get(key).is_some_and(|held| !held.is_new)
     }
@@ -101,7 +101,7 @@ impl Layer {
         table: TableName,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         most: usize,
-    ) -> VecDeque<LayerRow> {
+    ) -> VecDeque<MemtableRow> {
         if is_empty(bounds) {
             return VecDeque::new();
         }
@@ -115,7 +115,7 @@ impl Layer {
         table: TableName,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         most: usize,
-    ) -> VecDeque<LayerRow> {
+    ) -> VecDeque<MemtableRow> {
         let mut last = VecDeque::new();
         if !is_empty(bounds) {
             let rows = self.tables[table as usize].range::<[u8], _>(bounds).rev().take(most);
@@ -124,7 +124,7 @@ impl Layer {
         last
     }
 
-    /// The bytes that the layer takes in memory, about.
+    /// The bytes that the memtable takes in memory, about.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
