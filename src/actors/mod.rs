@@ -14,16 +14,15 @@
 //! Invariant: only this module and its submodules name actix; the runtime below it works without actors too.
 
 pub(crate) mod beat;
-mod books;
 mod brake_watch;
 pub(crate) mod commit_forwarder;
 mod countdown;
-mod desk;
 pub(crate) mod held;
 pub(crate) mod historian;
 mod patience;
 pub(crate) mod progress;
 pub(crate) mod queue;
+mod queue_stats;
 pub(crate) mod queues;
 mod retained;
 pub(crate) mod root;

@@ -18,7 +18,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::books::{Books, Started};
+use super::queue_stats::{CountedStart, QueueStats};
 use super::retained::RetainedState;
 use super::serial::{Candidate, Serials};
 use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
@@ -94,12 +94,12 @@ pub(crate) struct Queue {
     idle: Vec<usize>,
     /// The runs that go on, by the tags of their deliveries.
     runs: TagMap<GivenRun>,
-    /// Serial tasks whose first start is in the books already, although their lane then refused it: their
+    /// Serial tasks whose first start is counted already, although their lane then refused it: their
     /// next start is not counted once more.
     counted: HashSet<TaskId>,
     restarts: Restarts,
     /// What the queue counts.
-    books: Books,
+    stats: QueueStats,
     /// The starts of its tasks, by which an operator sees what a brake would have held.
     starts: Option<StartsOfQueue>,
     /// When a run of any kind, first or further, started last. The blockage is counted from here.
@@ -161,12 +161,12 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
-        let books =
-            retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
+        let stats =
+            retained.take_stats().map_or_else(|| QueueStats::new(row.target, time_to_start), |stats| *stats);
         Self {
             backlog,
             unchecked: Unchecked::default(),
-            books,
+            stats,
             starts: None,
             last_start: None,
             seen: SeenBacklog::default(),
@@ -298,7 +298,7 @@ impl Queue {
         let Released { tag, delivery, admission, permit } = released;
         if delivery.has_lapsed() {
             self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
-            self.books.forecasts.left(tag);
+            self.stats.forecasts.left(tag);
             return false;
         }
         // A delivery that has expired, has crashed too often, or is of an unknown task ends here without a worker.
@@ -322,7 +322,7 @@ impl Queue {
         // Nor could it while its tenant had more than its share; the pool says when that was over.
         let owed_since = permit.as_ref().map(SlotPermit::counts_from);
         let times = WaitTimes { since: message.due(), free_since, owed_since, ..WaitTimes::default() };
-        let start = Started {
+        let start = CountedStart {
             tag,
             task: definition.name,
             tenant: message.tenant(),
@@ -330,7 +330,7 @@ impl Queue {
             is_first,
             held: held.map(|held| held.until.since(held.since)),
         };
-        let account = self.books.started(&start, now);
+        let account = self.stats.started(&start, now);
         self.last_start = Some(now);
         self.runtime.levers.accept(&message);
         self.note_start(&message, now);
@@ -372,17 +372,17 @@ impl Queue {
     /// Settles a delivery that is not to run, with the verdict that says why.
     fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
-        self.books.forecasts.left(tag);
+        self.stats.forecasts.left(tag);
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
         let report = Report::of(&verdict);
-        self.books.counters.count(&report);
+        self.stats.counters.count(&report);
         if report.ended().is_some() {
             // Only the program's own tasks are told apart: other names come from outside.
             let account = self.own_account(&delivery.message().task);
-            let account = account.unwrap_or_else(|| self.books.accounts.place(OTHER));
-            self.books.ended(account, delivery.message().tenant(), &report, now());
+            let account = account.unwrap_or_else(|| self.stats.accounts.place(OTHER));
+            self.stats.ended(account, delivery.message().tenant(), &report, now());
         }
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
@@ -445,8 +445,8 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
-        self.books.forecasts.forget_made(); // what waits here goes back
-        self.retained.keep_books(self.books.take());
+        self.stats.forecasts.forget_made(); // what waits here goes back
+        self.retained.keep_stats(self.stats.take());
     }
 }
 
@@ -509,10 +509,10 @@ impl Handler<Finished> for Queue {
         let mut run = self.runs.remove(&tag);
         if let Some(run) = &mut run {
             let (message, now) = (run.context.message(), report.ended_at.unwrap_or_else(now));
-            self.books.ended(run.account, message.tenant(), &report, now);
+            self.stats.ended(run.account, message.tenant(), &report, now);
             if unstarted.is_none() {
                 let took = report.ran().map_or_else(|| now.since(run.started_at), |(_, took)| took);
-                self.books.forecasts.ended(run.account.index(), took);
+                self.stats.forecasts.ended(run.account.index(), took);
                 if !report.is_handed_back() {
                     let held = run.admission.held();
                     self.runtime.recorded.ran(&self.row.name, message, held, run.started_at, took);
@@ -522,17 +522,17 @@ impl Handler<Finished> for Queue {
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {
-            self.books.counters.overlaps += u64::from(why == Unstarted::Overlaps);
+            self.stats.counters.overlaps += u64::from(why == Unstarted::Overlaps);
             if self.counted.len() < MOST_COUNTED {
                 self.counted.extend(run.map(|run| run.context.id().clone()));
             }
         }
         self.backlog.finish(tag);
-        self.books.counters.count(&report);
+        self.stats.counters.count(&report);
         self.handed_back += usize::from(self.closing.is_some() && report.is_handed_back());
-        self.books.counters.panics += u64::from(report.panicked);
-        self.books.counters.timed_out += u64::from(report.timed_out);
-        self.books.counters.lost += u64::from(report.lost);
+        self.stats.counters.panics += u64::from(report.panicked);
+        self.stats.counters.timed_out += u64::from(report.timed_out);
+        self.stats.counters.lost += u64::from(report.lost);
         // The slot is free only if the worker that had the run is still on it.
         if self.is_staffed(slot, generation) {
             match report.worker {
@@ -540,11 +540,11 @@ impl Handler<Finished> for Queue {
                 // A panic or the death of a child process is the task's fault, not the worker's: the worker is replaced
                 // at once, and the restart intensity does not count it.
                 AfterRun::Replaced => {
-                    self.books.counters.replaced += 1;
+                    self.stats.counters.replaced += 1;
                     self.replace(slot, ctx);
                 }
                 AfterRun::Recycled => {
-                    self.books.counters.recycled += 1;
+                    self.stats.counters.recycled += 1;
                     self.replace(slot, ctx);
                 }
                 AfterRun::Died => {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::books::Books;
+use super::queue_stats::QueueStats;
 use crate::catalogue::QueueRow;
 use crate::core::autoscale::WorkerRange;
 use crate::runtime::body::Stuck;
@@ -35,7 +35,7 @@ pub(super) struct RetainedState {
     cancelled: AtomicBool,
     pub(super) stuck: Arc<Stuck>,
     /// What the last actor of the queue has counted. The living one has taken it.
-    books: Mutex<Option<Box<Books>>>,
+    stats: Mutex<Option<Box<QueueStats>>>,
 }
 
 impl RetainedState {
@@ -48,18 +48,18 @@ impl RetainedState {
             paused: AtomicBool::new(is_paused),
             cancelled: AtomicBool::new(false),
             stuck: Arc::default(),
-            books: Mutex::default(),
+            stats: Mutex::default(),
         }
     }
 
     /// Takes what the last actor of the queue has counted. `None`: there was none before this one.
-    pub(super) fn take_books(&self) -> Option<Box<Books>> {
-        self.books.lock().take()
+    pub(super) fn take_stats(&self) -> Option<Box<QueueStats>> {
+        self.stats.lock().take()
     }
 
     /// Keeps what an actor has counted, for its successor.
-    pub(super) fn keep_books(&self, books: Books) {
-        *self.books.lock() = Some(Box::new(books));
+    pub(super) fn keep_stats(&self, stats: QueueStats) {
+        *self.stats.lock() = Some(Box::new(stats));
     }
 
     /// The number of worker slots, as an operator has set it, else as the row states it.

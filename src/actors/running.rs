@@ -49,7 +49,7 @@ pub struct RunningTask {
     pub is_stuck: bool,
 }
 
-/// The facts of a run that its worker keeps on its desk.
+/// The facts of a run that its worker keeps while it runs.
 pub(super) struct OwnRun {
     context: Context,
     started_at: Timestamp,

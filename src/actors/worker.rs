@@ -1,8 +1,8 @@
 //! A worker: it has one slot of its queue, runs one task at a time, and answers what it runs.
 //!
-//! The queue builds a worker for each slot and sends it [`Start`]. The worker lays the task on its [`Desk`], and the worker's
-//! loop, a future of its own beside the actor, runs what lies there. So the worker's mailbox stays free, and no task body is ever
-//! polled inside an actor's poll.
+//! The queue builds a worker for each slot and sends it [`Start`]. The worker pushes the task to its [`RunLoop`], and the loop, a
+//! future of its own beside the actor, runs what was pushed. So the worker's mailbox stays free, and no task body is ever polled
+//! inside an actor's poll.
 //!
 //! In the process pool a worker has a child process, which runs the bodies of its tasks. The worker takes tasks when its
 //! child is ready, and goes when its child does: the queue puts another worker on its slot, with another child.
@@ -11,17 +11,20 @@
 //! - A run whose future panics outside of its body costs nobody else anything: its task goes back, and the loop goes on.
 //! - A worker that is dropped ends its run and hands the task back: no run goes on that no worker knows of.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{AtDesk, Desk};
 use super::queue::{ChildDown, Finished, Queue, WorkerReady};
-use super::running::RunningTask;
+use super::running::{OwnRun, RunningTask};
 use super::slot_pool::SlotPermit;
 use crate::broker::Delivery;
 use crate::runtime::Runtime;
@@ -40,7 +43,7 @@ pub(super) struct Worker {
     pub(super) runtime: Arc<Runtime>,
     /// Cancelling it ends the worker's run at once and hands the task back to the broker.
     pub(super) force: Arc<CancellationToken>,
-    pub(super) desk: Rc<Desk>,
+    pub(super) run_loop: Rc<RunLoop>,
     /// How the worker's child process is to be; `None`: it has none.
     pub(super) children: Option<Arc<ChildSettings>>,
     pub(super) child: Option<Arc<ChildProcess>>,
@@ -122,7 +125,7 @@ impl Actor for Worker {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        actix_rt::spawn(run_tasks(Rc::clone(&self.desk)));
+        actix_rt::spawn(run_tasks(Rc::clone(&self.run_loop)));
         if let Some(children) = self.children.clone() {
             self.start_child(&children, ctx);
             return;
@@ -165,7 +168,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.force.cancel();
-        self.desk.close();
+        self.run_loop.close();
     }
 }
 
@@ -174,17 +177,124 @@ impl Handler<Start> for Worker {
 
     fn handle(&mut self, mut start: Start, _: &mut Self::Context) {
         start.run.child.clone_from(&self.child);
-        self.desk.lay(start);
+        self.run_loop.push(start);
     }
 }
 
-/// The loop of a worker: it runs what lies on the desk, one task after the other, until the worker is gone. A loop is made once,
+/// The queue of a worker's run loop: what the loop is to run next, and what it runs. The worker pushes tasks, and its loop takes
+/// them, one after the other; both live on one event loop, so this takes no message.
+///
+/// Invariants:
+/// - What was pushed is run, also if the worker goes at once: a worker that goes has told its runs to end before.
+/// - The loop ends when the worker is gone and nothing is left to run.
+#[derive(Default)]
+pub(super) struct RunLoop(RefCell<RunLoopState>);
+
+#[derive(Default)]
+struct RunLoopState {
+    /// The tasks that are to run and have not begun: one at most, because the queue gives a slot to one task at a time.
+    starts: VecDeque<Start>,
+    /// The run, with the tag of its delivery.
+    run: Option<(u64, OwnRun)>,
+    /// Set when the queue has let the worker go while it had a run: the worker is told to stop when the run ends.
+    retires: Option<Addr<Worker>>,
+    /// Wakes the worker's loop.
+    waker: Option<Waker>,
+    /// The worker is gone.
+    is_closed: bool,
+}
+
+impl RunLoop {
+    /// Gives the loop a task. The worker has it from now on.
+    fn push(&self, start: Start) {
+        let mut state = self.0.borrow_mut();
+        state.run = Some((start.delivery.tag(), OwnRun::of(&start.run)));
+        state.starts.push_back(start);
+        state.wake();
+    }
+
+    /// Waits for the next task. `None`: the worker is gone.
+    async fn next(&self) -> Option<Start> {
+        poll_fn(|cx| {
+            let mut state = self.0.borrow_mut();
+            match state.starts.pop_front() {
+                None if !state.is_closed => {
+                    state.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                next => Poll::Ready(next),
+            }
+        })
+        .await
+    }
+
+    /// Ends the loop when it has run what is left: the worker is gone, and pushes nothing more.
+    fn close(&self) {
+        let mut state = self.0.borrow_mut();
+        state.is_closed = true;
+        state.wake();
+    }
+
+    /// Says whether there is a run.
+    fn is_busy(&self) -> bool {
+        self.0.borrow().run.is_some()
+    }
+
+    /// The run as it is at this moment.
+    fn running(&self) -> Option<RunningTask> {
+        self.0.borrow().run.as_ref().map(|(_, run)| run.now())
+    }
+
+    /// Says whether there is a run. If so, `worker` is sent [`Retire`] once more when the run is over.
+    fn wait_for_end(&self, worker: Addr<Worker>) -> bool {
+        let mut state = self.0.borrow_mut();
+        let is_busy = state.run.is_some();
+        state.retires = is_busy.then_some(worker);
+        is_busy
+    }
+
+    /// The run of the delivery with this tag is over.
+    fn clear(&self, tag: u64) {
+        let mut state = self.0.borrow_mut();
+        state.run.take_if(|(at, _)| *at == tag);
+        if let Some(worker) = state.retires.take() {
+            worker.do_send(Retire);
+        }
+    }
+}
+
+impl RunLoopState {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The run that the loop is at. When this is dropped, the worker has no run any more, whether the run ended, panicked or was
+/// dropped itself.
+struct CurrentRun(Rc<RunLoop>, u64);
+
+impl CurrentRun {
+    /// Marks the run of the delivery with this tag as the one that the loop is at.
+    fn of(run_loop: &Rc<RunLoop>, tag: u64) -> Self {
+        Self(Rc::clone(run_loop), tag)
+    }
+}
+
+impl Drop for CurrentRun {
+    fn drop(&mut self) {
+        self.0.clear(self.1);
+    }
+}
+
+/// The loop of a worker: it runs what was pushed, one task after the other, until the worker is gone. A loop is made once,
 /// so a run takes no future of its own from the event loop. Whatever panics in a step ends that step alone: a loop that ended
 /// would leave its worker with tasks that nobody runs.
-async fn run_tasks(desk: Rc<Desk>) {
-    while let Some(start) = desk.next().await {
+async fn run_tasks(run_loop: Rc<RunLoop>) {
+    while let Some(start) = run_loop.next().await {
         let context = start.run.context.clone();
-        if let Err(panic) = AssertUnwindSafe(run_task(&desk, start)).catch_unwind().await {
+        if let Err(panic) = AssertUnwindSafe(run_task(&run_loop, start)).catch_unwind().await {
             let panic = panic_message(panic);
             tracing::error!(id = %context.id(), panic, "a run panicked outside of its body; its task goes back to its queue");
         }
@@ -192,15 +302,15 @@ async fn run_tasks(desk: Rc<Desk>) {
 }
 
 /// Runs a task and gives its slot back, also if the run panics.
-async fn run_task(desk: &Rc<Desk>, Start { run, delivery, permit }: Start) {
+async fn run_task(run_loop: &Rc<RunLoop>, Start { run, delivery, permit }: Start) {
     let child = run.child.clone();
     // A panic drops this first, and the permit last.
-    let at_desk = AtDesk::of(desk, delivery.tag());
+    let current = CurrentRun::of(run_loop, delivery.tag());
     let mut report = run.execute(delivery).await;
     if let Some(child) = child {
         report.worker = child.after_run();
     }
-    drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
+    drop(current); // before the slot is given back: the queue may start the next task on it at once
     permit.give_back(report);
 }
 
@@ -216,7 +326,7 @@ impl Handler<ChildGone> for Worker {
         // The report of a run says itself that the worker is to be replaced: then the death is the run's, and no fault of
         // the worker's.
         let is_used_up = self.child.as_ref().is_some_and(|child| child.after_run() == AfterRun::Recycled);
-        if !self.desk.is_busy() && !is_used_up {
+        if !self.run_loop.is_busy() && !is_used_up {
             let (slot, generation) = (self.slot, self.generation);
             self.queue.do_send(ChildDown { slot, generation, cause: format!("its child process {cause}") });
         }
@@ -227,7 +337,7 @@ impl Handler<GetRun> for Worker {
     type Result = MessageResult<GetRun>;
 
     fn handle(&mut self, _: GetRun, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.desk.running())
+        MessageResult(self.run_loop.running())
     }
 }
 
@@ -235,8 +345,29 @@ impl Handler<Retire> for Worker {
     type Result = ();
 
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
-        if !self.desk.wait_for_end(ctx.address()) {
+        if !self.run_loop.wait_for_end(ctx.address()) {
             ctx.stop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn the_loop_hears_of_the_end_of_its_worker() {
+        let run_loop = Rc::new(RunLoop::default());
+        let own = Rc::clone(&run_loop);
+        let (began, begins) = tokio::sync::oneshot::channel();
+        let waits = actix_rt::spawn(async move {
+            let _ = began.send(());
+            own.next().await.is_none()
+        });
+        begins.await.expect("it has begun");
+        assert!(!run_loop.is_busy() && run_loop.running().is_none());
+        run_loop.close();
+        assert!(waits.await.expect("it has ended"), "there is nothing left to run");
+        assert!(run_loop.next().await.is_none(), "and never will be");
     }
 }

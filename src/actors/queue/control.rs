@@ -40,7 +40,7 @@ impl Handler<GetAccounts> for Queue {
         MessageResult(Box::new(QueueAccounts {
             status: self.status(waiting),
             is_consuming: self.consumer.is_some(),
-            accounts: self.books.accounts.clone(),
+            accounts: self.stats.accounts.clone(),
         }))
     }
 }
@@ -54,7 +54,7 @@ impl Handler<HandInMinutes> for Queue {
     type Result = ();
 
     fn handle(&mut self, HandInMinutes(handed_in): HandInMinutes, _: &mut Self::Context) {
-        let minutes = self.books.minutes.take(&self.books.accounts);
+        let minutes = self.stats.minutes.take(&self.stats.accounts);
         self.runtime.history.hand_in(&self.row.name, minutes);
         drop(handed_in);
     }
@@ -64,7 +64,7 @@ impl Queue {
     fn status(&mut self, waiting: BrokerBacklog) -> QueueStatus {
         let now = now();
         let oldest = self.oldest_ready(waiting, now);
-        let (c, counts) = (&self.books.counters, waiting.counts);
+        let (c, counts) = (&self.stats.counters, waiting.counts);
         let broker = &self.runtime.broker;
         let dead = broker
             .dead_letter_queue()
@@ -82,7 +82,7 @@ impl Queue {
             dead,
             dead_in_all: counts.dead,
             away: broker.condition().is_silent,
-            time_to_start: self.books.time_to_start.snapshot(),
+            time_to_start: self.stats.time_to_start.snapshot(),
             blockage: blockage(oldest, self.last_start, now),
             oldest_wait: oldest.map_or(Duration::ZERO, |since| now.since(since)),
             oldest_held: self.backlog.oldest_held_since().map_or(Duration::ZERO, |since| now.since(since)),
@@ -100,7 +100,7 @@ impl Queue {
             overlaps: c.overlaps,
             replaced: c.replaced,
             recycled: c.recycled,
-            forecasts: self.books.forecasts.record(),
+            forecasts: self.stats.forecasts.record(),
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }
@@ -154,7 +154,7 @@ impl Handler<Steer> for Queue {
         match steer {
             Steer::Pause => {
                 self.backlog.pause();
-                self.books.forecasts.forget_made();
+                self.stats.forecasts.forget_made();
             }
             Steer::Resume => self.backlog.resume(),
             Steer::Resize(workers) => {
@@ -179,7 +179,7 @@ impl Handler<Steer> for Queue {
                 self.forget_held();
                 self.clear_in_pool();
                 self.unchecked.clear();
-                self.books.forecasts.forget_made();
+                self.stats.forecasts.forget_made();
             }
             Steer::AddConsumer => {
                 self.retained.set_cancelled(false);
@@ -190,7 +190,7 @@ impl Handler<Steer> for Queue {
             Steer::Look => {
                 self.ask_all_again();
                 self.sweep_brakes();
-                self.books.forecasts.forget_made(); // nobody could foresee that
+                self.stats.forecasts.forget_made(); // nobody could foresee that
             }
         }
         self.retained.set_paused(self.backlog.is_paused());

@@ -203,7 +203,7 @@ impl Queue {
         let group = hold.reason.group(&message.task);
         let since = message.held().map_or(now, |mark| mark.since.min(now));
         self.backlog.hold(tag, group, held_line(message.tenant()), since);
-        self.books.forecasts.left(tag); // nobody forecasts when a gate opens
+        self.stats.forecasts.left(tag); // nobody forecasts when a gate opens
         self.held_back.shut(group, hold, now);
         // It may be another gate that holds it back now.
         if let Some(before) = self.held_back.brought.remove(&tag).filter(|before| *before != group) {

@@ -14,11 +14,11 @@ use crate::core::forecast::{LineView, StartForecast};
 impl Queue {
     /// A delivery has come into the backlog.
     pub(super) fn note_arrival(&mut self, tag: u64, priority: u8, now: Timestamp) {
-        self.books.forecasts.arrived(priority, now);
+        self.stats.forecasts.arrived(priority, now);
         let starts_at_once = self.backlog.ready() <= self.idle.len();
         // In a pool a worker may be free, and a slot not.
         let starts_at_once = starts_at_once && (self.pool.is_none() || self.busy_pool().is_none());
-        if starts_at_once || !self.may_start() || !self.books.forecasts.wants_sample(now) {
+        if starts_at_once || !self.may_start() || !self.stats.forecasts.wants_sample(now) {
             return;
         }
         let (Some(delivery), Some(ahead)) = (self.backlog.get(tag), self.backlog.ahead_of(tag)) else {
@@ -35,7 +35,7 @@ impl Queue {
         let line = self.line(ahead as u64, priority);
         let runs = self.runs.values();
         let runs = runs.map(|run| (run.account.index(), now.since(run.started_at)));
-        self.books.forecasts.sample(tag, line, runs, now);
+        self.stats.forecasts.sample(tag, line, runs, now);
     }
 
     /// When a task starts that has so many before it, in a queue without a pool.
@@ -43,7 +43,7 @@ impl Queue {
         let line = self.line(ahead, priority);
         let runs = self.runs.values();
         let runs = runs.map(|run| (run.account.index(), now.since(run.started_at)));
-        self.books.forecasts.forecast(line, runs, now)
+        self.stats.forecasts.forecast(line, runs, now)
     }
 
     fn line(&self, ahead: u64, priority: u8) -> LineView {

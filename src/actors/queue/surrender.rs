@@ -37,7 +37,7 @@ impl Handler<Surrender> for Queue {
                 self.let_next_come(tag);
                 self.remove_from_pool(tag);
                 self.backlog.finish(tag);
-                self.books.forecasts.left(tag);
+                self.stats.forecasts.left(tag);
                 deliveries.push(delivery);
             }
         }

@@ -62,7 +62,7 @@ impl Queue {
             queue: self.row.name.clone(),
             tenant: message.tenant().unwrap_or_default().to_owned(),
             place,
-            judge: self.books.forecasts.judge(),
+            judge: self.stats.forecasts.judge(),
         })
     }
 
@@ -70,7 +70,7 @@ impl Queue {
     pub(super) fn sample_turn(&mut self, tag: u64, message: &task::Message, now: Timestamp) {
         let question = self.turn_question(message, AskedPlace::Here(tag));
         let (Some(question), Some(queue)) = (question, self.own_address.clone()) else { return };
-        self.books.forecasts.sampling(now);
+        self.stats.forecasts.sampling(now);
         actix_rt::spawn(async move {
             if let Some(Turn { told, .. }) = question.answer().await {
                 queue.do_send(TurnSampled { tag, told });
@@ -128,7 +128,7 @@ impl Handler<TurnSampled> for Queue {
     fn handle(&mut self, TurnSampled { tag, told }: TurnSampled, _: &mut Context<Self>) {
         // One that has started or is held since then says nothing.
         if self.backlog.ready_since(tag).is_some() {
-            self.books.forecasts.sampled(tag, &told);
+            self.stats.forecasts.sampled(tag, &told);
         }
     }
 }

@@ -107,7 +107,7 @@ impl Queue {
             generation,
             runtime: Arc::clone(&self.runtime),
             force: Arc::clone(&force),
-            desk: Rc::default(),
+            run_loop: Rc::default(),
             children: self.children.clone(),
             child: None,
         };
@@ -156,7 +156,7 @@ impl Queue {
         let pause = self.row.restart_window.min(LONGEST_HALT);
         tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
         self.halted = Some(reason);
-        self.books.forecasts.forget_made();
+        self.stats.forecasts.forget_made();
         self.report_to_pool();
         ctx.run_later(pause, |queue, ctx| {
             queue.halted = None;
@@ -241,7 +241,7 @@ impl Queue {
             return; // the queue had let this worker go
         }
         self.vacate(slot);
-        self.books.counters.replaced += 1;
+        self.stats.counters.replaced += 1;
         match self.restarts.failed(now()) {
             RestartVerdict::Restart { after } => {
                 tracing::warn!(queue = %self.row.name, slot, cause, ?after, "a worker died and is built anew");

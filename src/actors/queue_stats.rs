@@ -1,7 +1,8 @@
-//! What a queue counts of its tasks: for its status, for metrics, for the history and for forecasts. The queue tells its books of
-//! each task three times, when it comes, when it starts and when it is over, and the books spread it.
+//! The statistics of a queue: what it counts of its tasks for its status, for metrics, for the history and for forecasts. The queue
+//! reports each task three times, when it comes, when it starts and when it is over, and the statistics count it everywhere.
 //!
-//! Invariant: a queue's books outlive its actor. The actor takes them over from the one before it, and leaves them when it dies.
+//! Invariant: a queue's statistics outlive its actor. The actor takes them over from the one before it, and leaves them when it
+//! dies.
 
 use std::time::Duration;
 
@@ -14,19 +15,19 @@ use crate::core::{TimeToStart, Timestamp};
 use crate::runtime::run::Report;
 use crate::task::Message;
 
-/// What a queue counts from the start of the program.
-pub(super) struct Books {
+/// The numbers that a queue has counted since the start of the program.
+pub(super) struct QueueStats {
     pub(super) counters: Counters,
     pub(super) accounts: Accounts,
-    /// What the history has not taken yet; its tasks have their places in these accounts.
+    /// The counts that the history has not taken yet. Their tasks have their places in these accounts.
     pub(super) minutes: MinuteBook,
     pub(super) time_to_start: TimeToStart,
-    /// What it has seen of run times; the tasks have their places in these accounts.
+    /// The run times and arrivals that forecasts are made of. Their tasks have their places in these accounts.
     pub(super) forecasts: Forecaster,
 }
 
-/// A start, as it is counted.
-pub(super) struct Started<'a> {
+/// The facts of a start that are counted.
+pub(super) struct CountedStart<'a> {
     pub(super) tag: u64,
     /// The name of the task, which is one of this program.
     pub(super) task: &'static str,
@@ -39,8 +40,9 @@ pub(super) struct Started<'a> {
     pub(super) held: Option<Duration>,
 }
 
-impl Books {
-    /// Books without an entry, of a queue with this target for time-to-start, which its histogram tells by these edges.
+impl QueueStats {
+    /// Makes the statistics of a queue that has counted nothing. `target` is its target for time-to-start, and `edges` are those of
+    /// its histogram.
     pub(super) fn new(target: Option<Duration>, edges: Edges) -> Self {
         Self {
             counters: Counters::default(),
@@ -69,8 +71,8 @@ impl Books {
     }
 
     /// Counts a start. Answers with the place of the task in the accounts.
-    pub(super) fn started(&mut self, start: &Started<'_>, now: Timestamp) -> TaskPlace {
-        let Started { tag, task, tenant, wait, is_first, held } = *start;
+    pub(super) fn started(&mut self, start: &CountedStart<'_>, now: Timestamp) -> TaskPlace {
+        let CountedStart { tag, task, tenant, wait, is_first, held } = *start;
         let place = self.accounts.place(task);
         self.accounts.started(place, wait, is_first);
         if let Some(held) = held {
@@ -114,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn one_entry_is_in_all_books_and_a_successor_goes_on_with_them() {
-        let mut books = Books::new(Some(SECOND), time_to_start_edges([SECOND]));
+    fn one_entry_is_in_all_statistics_and_a_successor_goes_on_with_them() {
+        let mut stats = QueueStats::new(Some(SECOND), time_to_start_edges([SECOND]));
         let message = Context::detached().message().clone();
-        let place = books.accounts.place("mail");
-        books.received(place, &message, at(0));
-        let start = Started {
+        let place = stats.accounts.place("mail");
+        stats.received(place, &message, at(0));
+        let start = CountedStart {
             tag: 7,
             task: "mail",
             tenant: Some("acme"),
@@ -127,13 +129,13 @@ mod tests {
             is_first: true,
             held: Some(3 * SECOND),
         };
-        assert_eq!(books.started(&start, at(1)), place);
-        assert_eq!(books.started(&Started { is_first: false, held: None, ..start }, at(1)), place);
+        assert_eq!(stats.started(&start, at(1)), place);
+        assert_eq!(stats.started(&CountedStart { is_first: false, held: None, ..start }, at(1)), place);
         let judge = Judge { started_at: Some(at(1)), ..Judge::unstarted(&message, at(5)) };
         let report = Report::of(&judge.judge(Ok("1".to_owned())));
-        books.ended(place, Some("acme"), &report, at(5));
-        let mut left = books.take();
-        assert!(books.accounts.tasks().next().is_none(), "the dead actor has none of them any more");
+        stats.ended(place, Some("acme"), &report, at(5));
+        let mut left = stats.take();
+        assert!(stats.accounts.tasks().next().is_none(), "the dead actor has none of them any more");
         let (name, task) = left.accounts.tasks().next().expect("an account");
         assert_eq!((name, task.received, task.started, task.succeeded), ("mail", 1, 2, 1));
         assert_eq!((task.run_times.sum(), left.accounts.limit_waits().sum()), (4 * SECOND, 3 * SECOND));
@@ -145,14 +147,14 @@ mod tests {
 
     #[test]
     fn a_task_that_came_to_no_run_has_no_run_time() {
-        let mut books = Books::new(None, time_to_start_edges([]));
+        let mut stats = QueueStats::new(None, time_to_start_edges([]));
         let message = Context::detached().message().clone();
-        let place = books.accounts.place("mail");
+        let place = stats.accounts.place("mail");
         let report = Report::of(&Judge::unstarted(&message, at(5)).revoked_waiting());
-        books.ended(place, None, &report, at(5));
-        assert_eq!(books.accounts.tasks().next().map(|(_, task)| task.revoked), Some(1));
-        assert_eq!(books.accounts.run_times().count(), 0);
-        books.ended(place, None, &Report::HANDED_BACK, at(500));
-        assert_eq!(books.minutes.take(&books.accounts).len(), 1, "what was handed back is no end");
+        stats.ended(place, None, &report, at(5));
+        assert_eq!(stats.accounts.tasks().next().map(|(_, task)| task.revoked), Some(1));
+        assert_eq!(stats.accounts.run_times().count(), 0);
+        stats.ended(place, None, &Report::HANDED_BACK, at(500));
+        assert_eq!(stats.minutes.take(&stats.accounts).len(), 1, "what was handed back is no end");
     }
 }
