@@ -29,25 +29,25 @@ use crate::task::{ProgressCell, TaskId, TrackedState};
 #[derive(Default)]
 pub(crate) struct ActorProgressHub {
     actor: Mutex<Option<Addr<Progress>>>,
-    bars: Interest,
-    watchers: Interest,
+    bars: ProgressInterest,
+    watchers: ProgressInterest,
 }
 
 /// A counting filter of task ids: whether an id may be one that somebody cares about. It may say yes of an id that
 /// is not, but never no of one that is.
-struct Interest {
+struct ProgressInterest {
     /// How many ids somebody cares about. Mostly there are none, and then no id is looked at.
     all: AtomicU32,
     of_ids: [AtomicU32; 256],
 }
 
-impl Default for Interest {
+impl Default for ProgressInterest {
     fn default() -> Self {
         Self { all: AtomicU32::new(0), of_ids: [const { AtomicU32::new(0) }; 256] }
     }
 }
 
-impl Interest {
+impl ProgressInterest {
     fn of(&self, id: &TaskId) -> &AtomicU32 {
         let [last, ..] = xxh3_64(id.as_str().as_bytes()).to_le_bytes();
         &self.of_ids[usize::from(last)]

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::queue_stats::{CountedStart, QueueStats};
 use super::retained::RetainedState;
-use super::serial::{Candidate, Serials};
+use super::serial::{SerialCandidate, Serials};
 use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
@@ -34,7 +34,7 @@ use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
 use crate::runtime::children::ChildSettings;
 use crate::runtime::conclusion::conclude;
-use crate::runtime::gates::Admission;
+use crate::runtime::gates::GateAdmission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
@@ -44,7 +44,7 @@ use release::{HeldBack, run_end};
 use revocation::Unchecked;
 use slots::Released;
 use waiting::SeenBacklog;
-use worker_pool::Slot;
+use worker_pool::WorkerSlot;
 
 mod accounts;
 mod autoscale;
@@ -90,7 +90,7 @@ pub(crate) struct Queue {
     /// Deliveries of which the store has not said yet whether they are revoked.
     unchecked: Unchecked,
     /// The workers by their slots; `None`: the slot has none now.
-    workers: Vec<Option<Slot>>,
+    workers: Vec<Option<WorkerSlot>>,
     idle: Vec<usize>,
     /// The runs that go on, by the tags of their deliveries.
     runs: TagMap<GivenRun>,
@@ -143,7 +143,7 @@ struct GivenRun {
     /// Where its task is in the accounts.
     account: TaskPlace,
     /// What the gates counted for it, which they get back when this drops.
-    admission: Admission,
+    admission: GateAdmission,
 }
 
 impl Queue {
@@ -226,8 +226,8 @@ impl Queue {
             // The actor of its lane has the last word on a serial task.
             match start.run.context.message().serial.as_ref().map(|serial| serial.lane.clone()) {
                 Some(lane) => {
-                    let candidate = Candidate { worker: Addr::clone(&worker), start };
-                    self.serials.bring(lane, candidate, &self.runtime);
+                    let candidate = SerialCandidate { worker: Addr::clone(&worker), start };
+                    self.serials.enter(lane, candidate, &self.runtime);
                 }
                 None => worker.do_send(start),
             }
@@ -289,7 +289,7 @@ impl Queue {
             return self.release_by_pool(None, now);
         }
         let (tag, delivery) = self.backlog.release(now)?;
-        Some(Released { tag, delivery, admission: Admission::default(), permit: None })
+        Some(Released { tag, delivery, admission: GateAdmission::default(), permit: None })
     }
 
     /// Starts a delivery on an idle slot. `false`: it was settled or dropped without a run, and the slot is still

@@ -323,8 +323,8 @@ impl Queues {
     }
 
     /// The queues as they are now, for a shutdown.
-    pub(crate) fn ending(&self) -> Ending {
-        Ending(self.all())
+    pub(crate) fn ending(&self) -> EndingQueues {
+        EndingQueues(self.all())
     }
 
     /// Makes the actor of a queue panic, for tests of its supervision.
@@ -350,9 +350,9 @@ pub(crate) struct RevokedCopies {
 }
 
 /// The queues of a program that shuts down, in the order in which the shutdown calls its methods.
-pub(crate) struct Ending(Vec<Addr<Queue>>);
+pub(crate) struct EndingQueues(Vec<Addr<Queue>>);
 
-impl Ending {
+impl EndingQueues {
     /// Has no queue start anything more. Each receiver gets, as soon as nothing runs in its queue, the number of
     /// runs that were handed back since this call.
     pub(crate) fn close(&self) -> Vec<oneshot::Receiver<usize>> {

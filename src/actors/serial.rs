@@ -41,12 +41,12 @@ mod runs;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A run that is to start, with the worker that is to run it.
-pub(super) struct Candidate {
+pub(super) struct SerialCandidate {
     pub(super) worker: Addr<Worker>,
     pub(super) start: Start,
 }
 
-impl Candidate {
+impl SerialCandidate {
     fn id(&self) -> &TaskId {
         self.start.run.context.id()
     }
@@ -100,7 +100,7 @@ impl Serial {
     }
 
     /// Starts a run if the lane has room; otherwise gives the candidate back.
-    fn admit(&mut self, candidate: Candidate) -> Result<(), Box<Candidate>> {
+    fn admit(&mut self, candidate: SerialCandidate) -> Result<(), Box<SerialCandidate>> {
         let newcomer = Newcomer::FailAfter(Duration::ZERO);
         match self.lane.arrive(&candidate.tag(), candidate.stated(), newcomer, now()) {
             Admission::Enter => {
@@ -111,8 +111,8 @@ impl Serial {
         }
     }
 
-    fn begin(&mut self, candidate: Candidate) {
-        let Candidate { worker, mut start } = candidate;
+    fn begin(&mut self, candidate: SerialCandidate) {
+        let SerialCandidate { worker, mut start } = candidate;
         let (tag, run) = (start.delivery.tag(), runs::run_of(&start.run));
         self.runs.insert(tag, Arc::clone(&run));
         start.run.place = Some(self.register.admitted(&self.name, tag, run));
@@ -126,7 +126,7 @@ impl Serial {
 
     /// Asks the broker about a run for which the lane has no room here. Either somebody has raised the limit, or
     /// the broker has let the run in wrongly; then it is refused.
-    fn doubt(&mut self, candidate: Candidate, ctx: &mut Context<Self>) {
+    fn doubt(&mut self, candidate: SerialCandidate, ctx: &mut Context<Self>) {
         let (runtime, name) = (Arc::clone(&self.runtime), self.name.clone());
         let facts = async move { answered(PATIENCE, runtime.lane(&name)).await };
         ctx.spawn(facts.into_actor(self).map(|facts, serial, ctx| {
@@ -141,7 +141,7 @@ impl Serial {
         }));
     }
 
-    fn refuse(&self, candidate: Candidate) {
+    fn refuse(&self, candidate: SerialCandidate) {
         let message = candidate.start.run.context.message();
         let running: Vec<_> = self.runs.values().map(|run| run.0.as_str()).collect();
         tracing::error!(
@@ -166,7 +166,7 @@ impl Serial {
 /// The worker of this candidate has a slot for it: it may start, if the lane has room.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Enter(Candidate);
+struct Enter(SerialCandidate);
 
 impl Handler<Enter> for Serial {
     type Result = ();

@@ -239,8 +239,8 @@ impl PollerParts {
 
     /// One round: asks the source for at most `limit` rows and enqueues a task for each. Rows of different tenants
     /// take turns, so that one tenant with many rows does not hold the others up.
-    async fn round(&self, limit: usize) -> Round {
-        let mut round = Round::default();
+    async fn round(&self, limit: usize) -> PollRound {
+        let mut round = PollRound::default();
         let (mut due, most) = match self.due(limit).await {
             Ok(found) => found,
             Err(error) => return round.failed(error),
@@ -305,7 +305,7 @@ impl PollerParts {
     }
 
     /// Adds a round that has ended to the status.
-    fn count(&self, began: Timestamp, round: Round) {
+    fn count(&self, began: Timestamp, round: PollRound) {
         self.change(|status| {
             status.last_look = Some(began);
             status.looks += 1;
@@ -389,7 +389,7 @@ struct Facts {
 
 /// What came of a round.
 #[derive(Default)]
-struct Round {
+struct PollRound {
     found: usize,
     enqueued: usize,
     joined: usize,
@@ -398,7 +398,7 @@ struct Round {
     error: Option<String>,
 }
 
-impl Round {
+impl PollRound {
     fn failed(self, error: String) -> Self {
         Self { error: Some(error), ..self }
     }
@@ -470,7 +470,7 @@ impl PollerLoop {
         }
     }
 
-    fn ended(&mut self, began: Timestamp, asked: usize, round: Round) {
+    fn ended(&mut self, began: Timestamp, asked: usize, round: PollRound) {
         let name = &self.parts.poller.name;
         match &round.error {
             Some(error) => {

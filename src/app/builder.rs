@@ -19,7 +19,7 @@ use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
 use super::takeover::when_free;
-use super::variables::Taken;
+use super::variables::TakenVariable;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
 use crate::actors::slot_pool::SlotPools;
@@ -108,7 +108,7 @@ pub struct Builder {
     ca_certs: Option<PathBuf>,
     pub(super) history: HistorySettings,
     /// What was taken from the environment.
-    pub(super) taken: Vec<Taken>,
+    pub(super) taken: Vec<TakenVariable>,
 }
 
 impl Builder {

@@ -45,7 +45,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// The pause after a connection that could not be accepted.
 const PAUSE: Duration = Duration::from_secs(1);
 
-type Lines = Framed<UnixStream, LinesCodec>;
+type LineConnection = Framed<UnixStream, LinesCodec>;
 
 /// The socket, which goes with this value, and with it whoever answers there.
 pub(super) struct LocalSocket {
@@ -188,7 +188,7 @@ async fn converse(stream: UnixStream, inner: &Weak<CeleriacInner>) {
 }
 
 /// Says whether the other side has taken the line.
-async fn tell(lines: &mut Lines, answer: &Value) -> bool {
+async fn tell(lines: &mut LineConnection, answer: &Value) -> bool {
     matches!(timeout(SILENCE, lines.send(answer.to_string())).await, Ok(Ok(())))
 }
 

@@ -36,7 +36,7 @@ const RESULT_EXPIRES: &str = "CELERIAC_RESULT_EXPIRES";
 const ZONE: &str = "CELERIAC_ZONE";
 
 /// A variable that was taken, with its value.
-pub(super) type Taken = (&'static str, String);
+pub(super) type TakenVariable = (&'static str, String);
 
 impl Builder {
     /// A builder with what the environment says, and the defaults for the rest. What the code says afterwards wins:
@@ -165,7 +165,7 @@ impl Builder {
 
     /// The variables whose values still hold: the code has said nothing else since.
     pub(super) fn variables_in_force(&self) -> Vec<&'static str> {
-        let holds = |(variable, value): &&Taken| match *variable {
+        let holds = |(variable, value): &&TakenVariable| match *variable {
             BROKER => match &self.keeping {
                 #[cfg(feature = "amqp")]
                 Transport::Amqp(url) => url == value,

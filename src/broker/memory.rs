@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::dead_letter::requeued;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, CasOutcome, Condition, Consumer,
-    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Publishing, QueueCounts, Results, Sink,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, PublishFuture, QueueCounts, Results, Sink,
     TenantBacklog, UniqueWindows, call_sink,
 };
 use crate::core::Timestamp;
@@ -60,7 +60,7 @@ struct MemoryInner {
 }
 
 /// A function that is told of messages. It is called while the lock is held.
-type Heard = Arc<dyn Fn(&Arc<Message>) + Send + Sync>;
+type MessageObserver = Arc<dyn Fn(&Arc<Message>) + Send + Sync>;
 
 /// The place of a scheduled message: by due time, and then by arrival.
 type Appointment = (Timestamp, u64);
@@ -91,19 +91,19 @@ impl MemoryBroker {
         Self { shared }
     }
 
-    /// Takes all of these messages or none. `beside`: the group of a chord that gets one more member.
+    /// Takes all of these messages or none. `extended_chord`: the group of a chord that gets one more member.
     fn publish_together(
         &self,
         messages: Vec<Message>,
         sizes: &[(String, u64)],
-        beside: Option<&str>,
+        extended_chord: Option<&str>,
         unique: bool,
     ) -> Result<(), BrokerError> {
         let mut state = self.shared.lock()?;
         if unique && let Some(taken) = messages.iter().find(|m| self.shared.is_taken(&state, &m.id)) {
             return Err(BrokerError::DuplicateId(taken.id.clone()));
         }
-        if let (Some(group), Some(first)) = (beside, messages.first())
+        if let (Some(group), Some(first)) = (extended_chord, messages.first())
             && !self.shared.store.extend(group, &first.id)
         {
             return Err(BrokerError::NoChord(group.to_owned()));
@@ -296,8 +296,8 @@ impl Broker for MemoryBroker {
         self.publish_now(Arc::new(message), unique)
     }
 
-    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
-        Publishing::answered(self.publish_now(message, unique))
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
+        PublishFuture::answered(self.publish_now(message, unique))
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

@@ -29,7 +29,7 @@ mod listener;
 pub mod memory;
 mod notes;
 mod outbox;
-mod publishing;
+mod publish_future;
 #[cfg(feature = "redis")]
 mod redis_lanes;
 mod results;
@@ -65,7 +65,7 @@ pub use notes::{BrokerNotes, CasOutcome};
 pub use outbox::OutboxBroker;
 #[cfg(feature = "cli")]
 pub(crate) use outbox::{is_line as is_outbox_line, opened};
-pub use publishing::Publishing;
+pub use publish_future::PublishFuture;
 #[cfg(feature = "redis")]
 pub use redis_lanes::RedisLanesBroker;
 
@@ -174,7 +174,7 @@ pub trait Broker: Send + Sync + 'static {
     /// Begins a [`publish`](Self::publish) of a message that others may hold too, and answers with the rest of it. Every call
     /// that the program sends comes through here. The default is the future of `publish`; a broker that hands a message on
     /// without a wait saves that future, and a copy of the message, by its own version.
-    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
         self.publish(Arc::unwrap_or_clone(message), unique).into()
     }
 

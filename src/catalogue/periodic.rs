@@ -66,7 +66,7 @@ pub(super) fn read(
         let task = section.text("task", source);
         let schedule = schedule(&section, source);
         // The settings are read before any entry is skipped, so that all mistakes are found.
-        let settings = Settings::read(&section, source);
+        let settings = PeriodicSettings::read(&section, source);
         let (Some((name, name_at)), Some(task), Some(schedule)) = (name, task, schedule) else { continue };
         let mut entry = settings.apply(Periodic::new(name, task, schedule));
         if section.get("zone").is_none() {
@@ -83,7 +83,7 @@ pub(super) fn read(
 }
 
 /// The settings of an entry besides its name, task and schedule.
-struct Settings {
+struct PeriodicSettings {
     arguments: Arguments,
     queue: Option<String>,
     expires: Option<std::time::Duration>,
@@ -92,7 +92,7 @@ struct Settings {
     environments: Vec<String>,
 }
 
-impl Settings {
+impl PeriodicSettings {
     fn read(section: &Section<'_>, source: &mut SourceText<'_>) -> Self {
         let within = section.span_of_time("misfire_within", source);
         let misfire = section.choice("misfire", &[("once", 0), ("skip", 1), ("all", 2)], source);

@@ -36,7 +36,7 @@ pub(super) enum BrakeCommand {
     /// List the brakes that are kept, the oldest first.
     ///
     /// Those that stand in a catalogue are not among them: `celeriac check` prints these.
-    List(ListArgs),
+    List(BrakeListArgs),
     /// Set a brake: tasks that match do not start, start slowly, go to another queue, or are over.
     ///
     /// Over RabbitMQ all programs obey within a second. The program of a store obeys when it starts.
@@ -80,7 +80,7 @@ pub(super) struct RuleArgs {
 
 /// The arguments of `celeriac brake list`.
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(super) struct BrakeListArgs {
     #[command(flatten)]
     place: NoteSource,
     /// Print the brakes as JSON.
@@ -287,7 +287,7 @@ pub(super) fn refused(error: BrakeError) -> Failure {
     }
 }
 
-async fn list(args: &ListArgs, notes: &dyn Notes, out: &mut impl Write) -> Result<(), Failure> {
+async fn list(args: &BrakeListArgs, notes: &dyn Notes, out: &mut impl Write) -> Result<(), Failure> {
     let text = notes.note(NOTE).await?;
     let note = BrakeNote::read(text.as_deref())
         .map_err(|error| Failure::Found(format!("The note of brakes cannot be read: {error}")))?;

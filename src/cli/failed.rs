@@ -29,7 +29,7 @@ const BATCH: usize = 1000;
 #[derive(Debug, Subcommand)]
 pub(super) enum FailedCommand {
     /// List failed tasks, the oldest first.
-    List(ListArgs),
+    List(FailedListArgs),
     /// Put failed tasks back into their queues, with their attempts counted anew.
     ///
     /// Without ids and conditions, all go back. With --set, --args or --kwargs, they go back with other arguments.
@@ -42,7 +42,7 @@ pub(super) enum FailedCommand {
 
 /// The arguments of `celeriac failed list`.
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(super) struct FailedListArgs {
     /// The ids of the tasks.
     #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
@@ -139,7 +139,7 @@ pub(super) fn run(command: &FailedCommand, out: &mut impl Write) -> Result<(), F
 }
 
 /// The embedded store that is named, which may have an index of arguments.
-fn store_of(args: &ListArgs) -> Result<Option<EmbeddedBroker>, Failure> {
+fn store_of(args: &FailedListArgs) -> Result<Option<EmbeddedBroker>, Failure> {
     match args.source.chosen()? {
         Place::Directory(directory) => Ok(Some(open_store(directory)?)),
         Place::RabbitMq(_) => Ok(None),
@@ -160,7 +160,7 @@ pub(super) async fn keeper(broker: &dyn Broker) -> Result<&dyn FailedTasks, Fail
 }
 
 async fn list(
-    args: &ListArgs,
+    args: &FailedListArgs,
     keeper: &dyn FailedTasks,
     store: Option<&EmbeddedBroker>,
     out: &mut impl Write,
@@ -201,7 +201,7 @@ async fn list(
 
 /// The tasks that are listed, the oldest first, and how many match.
 async fn look(
-    args: &ListArgs,
+    args: &FailedListArgs,
     keeper: &dyn FailedTasks,
     filter: &TaskFilter,
     is_indexed: bool,

@@ -38,11 +38,11 @@ pub(super) struct FiguresArgs {
 
 /// Who is asked for the figures.
 pub(super) struct FigureSource {
-    place: Opened,
+    place: OpenedSource,
     rows: Vec<QueueRow>,
 }
 
-enum Opened {
+enum OpenedSource {
     Store(EmbeddedBroker),
     Program(LocalProgram),
     Fleet { broker: Arc<RabbitMq>, fleet: Fleet },
@@ -62,13 +62,13 @@ impl FiguresArgs {
         }
         let place = match place {
             Place::Directory(directory) => match open_or_ask(directory).await? {
-                StoreOrProgram::Store(store) => Opened::Store(store),
-                StoreOrProgram::Program(program) => Opened::Program(program),
+                StoreOrProgram::Store(store) => OpenedSource::Store(store),
+                StoreOrProgram::Program(program) => OpenedSource::Program(program),
             },
             Place::RabbitMq(url) => {
                 let broker = rabbitmq(url).await?;
                 let fleet = Fleet::over(Arc::clone(&broker) as Arc<dyn Broker>).within(patience);
-                Opened::Fleet { broker, fleet }
+                OpenedSource::Fleet { broker, fleet }
             }
         };
         Ok(FigureSource { place, rows })
@@ -89,8 +89,8 @@ impl FigureSource {
     /// The figures as they are now.
     pub(super) async fn look(&self) -> Result<ReportFacts, Failure> {
         match &self.place {
-            Opened::Store(store) => self.of_store(store).await,
-            Opened::Program(program) => {
+            OpenedSource::Store(store) => self.of_store(store).await,
+            OpenedSource::Program(program) => {
                 let replies = program.replies("figures", Value::Null).await?;
                 let mut facts = of_replies(ReportFacts::at(now()), &NodeReplies::new(), replies);
                 for queue in &mut facts.queues {
@@ -98,40 +98,40 @@ impl FigureSource {
                 }
                 Ok(facts)
             }
-            Opened::Fleet { broker, fleet } => self.of_fleet(broker, fleet).await,
+            OpenedSource::Fleet { broker, fleet } => self.of_fleet(broker, fleet).await,
         }
     }
 
     /// Where it looks, in a form that may be shown to anybody.
     pub(super) fn place(&self) -> &'static str {
         match &self.place {
-            Opened::Store(_) => "store, its program does not run",
-            Opened::Program(_) => "the program of the store",
-            Opened::Fleet { .. } => "all programs on RabbitMQ",
+            OpenedSource::Store(_) => "store, its program does not run",
+            OpenedSource::Program(_) => "the program of the store",
+            OpenedSource::Fleet { .. } => "all programs on RabbitMQ",
         }
     }
 
     /// Pauses a queue in all programs that serve it, or ends its pause. Answers with what came of it, in words.
     pub(super) async fn set_paused(&self, queue: &str, pause: bool) -> Result<String, Failure> {
         let replies = match &self.place {
-            Opened::Store(_) => {
+            OpenedSource::Store(_) => {
                 return Ok("The program of this store does not run, so nothing can be paused.".to_owned());
             }
-            Opened::Program(program) => {
+            OpenedSource::Program(program) => {
                 let lever = if pause { "pause" } else { "resume" };
                 program.replies(lever, json!({ "queue": queue })).await?
             }
-            Opened::Fleet { fleet, .. } if pause => fleet.pause(queue).await?,
-            Opened::Fleet { fleet, .. } => fleet.resume(queue).await?,
+            OpenedSource::Fleet { fleet, .. } if pause => fleet.pause(queue).await?,
+            OpenedSource::Fleet { fleet, .. } => fleet.resume(queue).await?,
         };
         Ok(outcome(&replies))
     }
 
     pub(super) async fn close(&self) -> Result<(), Failure> {
         match &self.place {
-            Opened::Store(store) => Ok(store.close().await?),
-            Opened::Program(_) => Ok(()),
-            Opened::Fleet { broker, .. } => {
+            OpenedSource::Store(store) => Ok(store.close().await?),
+            OpenedSource::Program(_) => Ok(()),
+            OpenedSource::Fleet { broker, .. } => {
                 let _ = broker.close().await;
                 Ok(())
             }

@@ -28,12 +28,12 @@ pub(super) struct PurgeArgs {
 }
 
 /// Where the queues are.
-enum Queues {
+enum QueueSource {
     RabbitMq(Arc<RabbitMq>),
     Store(EmbeddedBroker),
 }
 
-impl Queues {
+impl QueueSource {
     async fn open(place: Place<'_>) -> Result<Self, BrokerError> {
         Ok(match place {
             Place::RabbitMq(url) => Self::RabbitMq(rabbitmq(url).await?),
@@ -77,7 +77,7 @@ pub(super) fn run(args: &PurgeArgs, out: &mut impl Write) -> Result<(), Failure>
     let place = args.source.chosen()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let queues = Queues::open(place).await?;
+        let queues = QueueSource::open(place).await?;
         let done = purge(args, &queues, out).await;
         let closed = queues.close().await;
         done?;
@@ -85,7 +85,7 @@ pub(super) fn run(args: &PurgeArgs, out: &mut impl Write) -> Result<(), Failure>
     })
 }
 
-async fn purge(args: &PurgeArgs, queues: &Queues, out: &mut impl Write) -> Result<(), Failure> {
+async fn purge(args: &PurgeArgs, queues: &QueueSource, out: &mut impl Write) -> Result<(), Failure> {
     let mut names: Vec<&str> = args.queues.iter().map(String::as_str).collect();
     names.sort_unstable();
     names.dedup();

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 /// The type of an argument.
 #[derive(Clone, Copy)]
-enum Kind {
+enum ArgumentKind {
     Text,
     Whole,
     Seconds,
@@ -14,7 +14,7 @@ enum Kind {
 /// A command: its name, its arguments by position, and the name of the list that takes the rest.
 struct RemoteCommand {
     name: &'static str,
-    arguments: &'static [(&'static str, Kind)],
+    arguments: &'static [(&'static str, ArgumentKind)],
     rest: Option<&'static str>,
     /// So many arguments must be there.
     least: usize,
@@ -26,7 +26,7 @@ const fn plain(name: &'static str) -> RemoteCommand {
 
 const fn takes(
     name: &'static str,
-    arguments: &'static [(&'static str, Kind)],
+    arguments: &'static [(&'static str, ArgumentKind)],
     least: usize,
 ) -> RemoteCommand {
     RemoteCommand { name, arguments, rest: None, least }
@@ -34,7 +34,7 @@ const fn takes(
 
 const fn many(
     name: &'static str,
-    arguments: &'static [(&'static str, Kind)],
+    arguments: &'static [(&'static str, ArgumentKind)],
     rest: &'static str,
     least: usize,
 ) -> RemoteCommand {
@@ -46,13 +46,17 @@ const INSPECT: [RemoteCommand; 21] = [
     plain("active_queues"),
     plain("bulk_acts"),
     plain("clock"),
-    takes("conf", &[("with_defaults", Kind::Switch)], 0),
+    takes("conf", &[("with_defaults", ArgumentKind::Switch)], 0),
     plain("figures"),
-    takes("lane", &[("scope", Kind::Text), ("key", Kind::Text)], 2),
-    takes("lanes", &[("limit", Kind::Whole)], 0),
-    takes("memdump", &[("samples", Kind::Whole)], 0),
+    takes("lane", &[("scope", ArgumentKind::Text), ("key", ArgumentKind::Text)], 2),
+    takes("lanes", &[("limit", ArgumentKind::Whole)], 0),
+    takes("memdump", &[("samples", ArgumentKind::Whole)], 0),
     plain("memsample"),
-    takes("objgraph", &[("type", Kind::Text), ("num", Kind::Whole), ("max_depth", Kind::Whole)], 0),
+    takes(
+        "objgraph",
+        &[("type", ArgumentKind::Text), ("num", ArgumentKind::Whole), ("max_depth", ArgumentKind::Whole)],
+        0,
+    ),
     plain("ping"),
     many("query_task", &[], "ids", 1),
     plain("queues"),
@@ -62,42 +66,70 @@ const INSPECT: [RemoteCommand; 21] = [
     plain("revoked"),
     plain("scheduled"),
     plain("stats"),
-    takes("why", &[("id", Kind::Text)], 1),
+    takes("why", &[("id", ArgumentKind::Text)], 1),
 ];
 
 const CONTROL: [RemoteCommand; 23] = [
     takes(
         "add_consumer",
         &[
-            ("queue", Kind::Text),
-            ("exchange", Kind::Text),
-            ("exchange_type", Kind::Text),
-            ("routing_key", Kind::Text),
+            ("queue", ArgumentKind::Text),
+            ("exchange", ArgumentKind::Text),
+            ("exchange_type", ArgumentKind::Text),
+            ("routing_key", ArgumentKind::Text),
         ],
         1,
     ),
-    takes("autoscale", &[("max", Kind::Whole), ("min", Kind::Whole), ("queue", Kind::Text)], 0),
-    takes("cancel_bulk", &[("id", Kind::Text)], 1),
-    takes("cancel_consumer", &[("queue", Kind::Text)], 1),
+    takes(
+        "autoscale",
+        &[("max", ArgumentKind::Whole), ("min", ArgumentKind::Whole), ("queue", ArgumentKind::Text)],
+        0,
+    ),
+    takes("cancel_bulk", &[("id", ArgumentKind::Text)], 1),
+    takes("cancel_consumer", &[("queue", ArgumentKind::Text)], 1),
     plain("disable_events"),
-    takes("election", &[("id", Kind::Text), ("topic", Kind::Text), ("action", Kind::Text)], 2),
+    takes(
+        "election",
+        &[("id", ArgumentKind::Text), ("topic", ArgumentKind::Text), ("action", ArgumentKind::Text)],
+        2,
+    ),
     plain("enable_events"),
     plain("heartbeat"),
-    takes("pause", &[("queue", Kind::Text), ("persistent", Kind::Switch)], 1),
-    takes("pool_grow", &[("n", Kind::Whole)], 0),
+    takes("pause", &[("queue", ArgumentKind::Text), ("persistent", ArgumentKind::Switch)], 1),
+    takes("pool_grow", &[("n", ArgumentKind::Whole)], 0),
     plain("pool_restart"),
-    takes("pool_shrink", &[("n", Kind::Whole)], 0),
-    takes("rate_limit", &[("task_name", Kind::Text), ("rate_limit", Kind::Text)], 2),
-    takes("resize", &[("queue", Kind::Text), ("workers", Kind::Whole), ("persistent", Kind::Switch)], 2),
-    takes("resume", &[("queue", Kind::Text)], 1),
+    takes("pool_shrink", &[("n", ArgumentKind::Whole)], 0),
+    takes("rate_limit", &[("task_name", ArgumentKind::Text), ("rate_limit", ArgumentKind::Text)], 2),
+    takes(
+        "resize",
+        &[
+            ("queue", ArgumentKind::Text),
+            ("workers", ArgumentKind::Whole),
+            ("persistent", ArgumentKind::Switch),
+        ],
+        2,
+    ),
+    takes("resume", &[("queue", ArgumentKind::Text)], 1),
     many("revoke", &[], "task_id", 1),
     many("revoke_by_stamped_headers", &[], "headers", 1),
-    takes("set_concurrency", &[("scope", Kind::Text), ("key", Kind::Text), ("concurrency", Kind::Whole)], 2),
+    takes(
+        "set_concurrency",
+        &[("scope", ArgumentKind::Text), ("key", ArgumentKind::Text), ("concurrency", ArgumentKind::Whole)],
+        2,
+    ),
     plain("shutdown"),
-    many("terminate", &[("signal", Kind::Text)], "task_id", 2),
-    takes("time_limit", &[("task_name", Kind::Text), ("soft", Kind::Seconds), ("hard", Kind::Seconds)], 2),
-    takes("unblock", &[("scope", Kind::Text), ("key", Kind::Text)], 2),
-    takes("undo_bulk", &[("id", Kind::Text)], 1),
+    many("terminate", &[("signal", ArgumentKind::Text)], "task_id", 2),
+    takes(
+        "time_limit",
+        &[
+            ("task_name", ArgumentKind::Text),
+            ("soft", ArgumentKind::Seconds),
+            ("hard", ArgumentKind::Seconds),
+        ],
+        2,
+    ),
+    takes("unblock", &[("scope", ArgumentKind::Text), ("key", ArgumentKind::Text)], 2),
+    takes("undo_bulk", &[("id", ArgumentKind::Text)], 1),
 ];
 
 /// The arguments of a question, by name.
@@ -171,16 +203,16 @@ fn by_name(
     Ok(arguments)
 }
 
-fn read(name: &str, kind: Kind, text: &str) -> Result<Value, String> {
+fn read(name: &str, kind: ArgumentKind, text: &str) -> Result<Value, String> {
     let wrong = |what: &str| format!("{name} is to be {what}, not `{text}`");
     Ok(match kind {
-        Kind::Text => text.into(),
-        Kind::Whole => text.parse::<i64>().map_err(|_| wrong("a whole number"))?.into(),
-        Kind::Seconds => {
+        ArgumentKind::Text => text.into(),
+        ArgumentKind::Whole => text.parse::<i64>().map_err(|_| wrong("a whole number"))?.into(),
+        ArgumentKind::Seconds => {
             let seconds: f64 = text.parse().map_err(|_| wrong("a number of seconds"))?;
             serde_json::Number::from_f64(seconds).ok_or_else(|| wrong("a number of seconds"))?.into()
         }
-        Kind::Switch => match text.to_lowercase().as_str() {
+        ArgumentKind::Switch => match text.to_lowercase().as_str() {
             "yes" | "1" | "on" | "true" => true.into(),
             "no" | "0" | "off" | "false" => false.into(),
             _ => return Err(wrong("true or false")),

@@ -62,7 +62,7 @@ pub(super) struct SimulateArgs {
 
 /// What the command tells as JSON.
 #[derive(Serialize)]
-struct Told {
+struct SimulationOutput {
     /// How many tasks came, and in what time.
     arrivals: usize,
     #[serde(rename = "span_ms", serialize_with = "crate::core::json_time::millis")]
@@ -96,7 +96,7 @@ pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> Result<(), Failu
     print(&told, args.tenants, out)
 }
 
-fn tell(args: &SimulateArgs) -> Result<Told, Failure> {
+fn tell(args: &SimulateArgs) -> Result<SimulationOutput, Failure> {
     let catalogue = |file: &PathBuf| {
         let (file, environment) = (file.clone(), args.environment.clone());
         CatalogueArgs { file, environment }.load()
@@ -129,7 +129,7 @@ fn tell(args: &SimulateArgs) -> Result<Told, Failure> {
         }
     };
     let changed = simulate(&changed, &load).map_err(refused)?;
-    Ok(Told { arrivals: load.len(), span: last.since(first), recorded, today_is, today, changed })
+    Ok(SimulationOutput { arrivals: load.len(), span: last.since(first), recorded, today_is, today, changed })
 }
 
 /// Adds the tasks that came at this time or later, as the programs have recorded them.
@@ -175,8 +175,8 @@ fn refused(error: SimulationError) -> Failure {
     Failure::Found(error.to_string())
 }
 
-fn print(told: &Told, most_tenants: usize, out: &mut impl Write) -> Result<(), Failure> {
-    let Told { arrivals, recorded, today_is, today, changed, .. } = told;
+fn print(told: &SimulationOutput, most_tenants: usize, out: &mut impl Write) -> Result<(), Failure> {
+    let SimulationOutput { arrivals, recorded, today_is, today, changed, .. } = told;
     writeln!(out, "{arrivals} tasks came within {}.", readable(told.span))?;
     if let Some(Recorded { runs, nodes, unreadable }) = recorded {
         writeln!(out, "{runs} of them were recorded by {}.", nodes.join(", "))?;

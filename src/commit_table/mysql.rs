@@ -54,11 +54,11 @@ const AT_ONCE: usize = 1000;
 /// The commit table of a MySQL or MariaDB database.
 pub struct MySqlTable {
     options: Arc<MySqlConnectOptions>,
-    idle: Idle,
+    idle: IdleMySqlConnection,
 }
 
 /// The connection that has no rows in hand, and not the lock.
-type Idle = Arc<Mutex<Option<MySqlConnection>>>;
+type IdleMySqlConnection = Arc<Mutex<Option<MySqlConnection>>>;
 
 impl MySqlTable {
     /// The commit table of the database that these options lead to: `MySqlTable::new(pool.connect_options())`. It makes a
@@ -175,7 +175,7 @@ struct MySqlRows {
     rows: Vec<CommitRow>,
     /// The numbers of the rows by their ids.
     numbers: HashMap<String, i64>,
-    holding: Option<(Holding, Idle)>,
+    holding: Option<(Holding, IdleMySqlConnection)>,
 }
 
 #[async_trait]

@@ -43,14 +43,14 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// The commit table of a Postgres database.
 pub struct PostgresTable {
     options: Arc<PgConnectOptions>,
-    idle: Idle,
+    idle: IdlePgConnection,
     /// Told when rows may have been committed.
     heard: Arc<Notify>,
     listening: Mutex<Option<AbortHandle>>,
 }
 
 /// The connection that has no rows in hand.
-type Idle = Arc<Mutex<Option<PgConnection>>>;
+type IdlePgConnection = Arc<Mutex<Option<PgConnection>>>;
 
 impl PostgresTable {
     /// The commit table of the database that these options lead to: `PostgresTable::new(pool.connect_options())`. It makes
@@ -161,7 +161,7 @@ impl CommitTable for PostgresTable {
 /// Rows in hand, and the transaction that holds them. Dropped, the connection is closed, and Postgres rolls back.
 struct PostgresRows {
     rows: Vec<CommitRow>,
-    holding: Option<(PgConnection, Idle)>,
+    holding: Option<(PgConnection, IdlePgConnection)>,
 }
 
 #[async_trait]

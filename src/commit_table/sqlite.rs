@@ -28,11 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The commit table of a SQLite database in a file.
 pub struct SqliteTable {
-    opened: Arc<Mutex<Opened>>,
+    opened: Arc<Mutex<OpenDatabase>>,
 }
 
 /// The database as this process has it.
-struct Opened {
+struct OpenDatabase {
     path: PathBuf,
     connection: Option<Connection>,
     lock: Option<ForwarderLock>,
@@ -43,19 +43,19 @@ impl SqliteTable {
     /// `SqliteTable::new(pool.connect_options().get_filename())`. It makes a connection of its own.
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
-        Self { opened: Arc::new(Mutex::new(Opened { path, connection: None, lock: None })) }
+        Self { opened: Arc::new(Mutex::new(OpenDatabase { path, connection: None, lock: None })) }
     }
 
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Opened) -> Result<T, CommitTableError> + Send + 'static,
+        work: impl FnOnce(&mut OpenDatabase) -> Result<T, CommitTableError> + Send + 'static,
     ) -> Result<T, CommitTableError> {
         let opened = Arc::clone(&self.opened);
         blocking::unblock(move || work(&mut opened.lock())).await
     }
 }
 
-impl Opened {
+impl OpenDatabase {
     /// Works on the connection, which is opened if it is not. After an error it is opened anew.
     fn on<T>(
         &mut self,
@@ -167,7 +167,7 @@ struct SqliteRows {
     rows: Vec<CommitRow>,
     /// The numbers of the rows by their ids.
     numbers: HashMap<String, i64>,
-    opened: Arc<Mutex<Opened>>,
+    opened: Arc<Mutex<OpenDatabase>>,
 }
 
 #[async_trait]

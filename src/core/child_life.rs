@@ -47,7 +47,7 @@ pub enum ChildStop {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ChildPhase {
     Starting,
     Idle,
     Busy,
@@ -62,7 +62,7 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub struct ChildLife {
     limits: ChildLimits,
-    phase: Phase,
+    phase: ChildPhase,
     runs: u32,
     used_up: Option<UsedUp>,
 }
@@ -70,23 +70,23 @@ pub struct ChildLife {
 impl ChildLife {
     /// A child whose process has just been started.
     pub fn new(limits: ChildLimits) -> Self {
-        Self { limits, phase: Phase::Starting, runs: 0, used_up: None }
+        Self { limits, phase: ChildPhase::Starting, runs: 0, used_up: None }
     }
 
     /// The child says that it is ready for tasks. `false`: it has said so before, or is to end.
     pub fn ready(&mut self) -> bool {
-        let is_news = self.phase == Phase::Starting;
+        let is_news = self.phase == ChildPhase::Starting;
         if is_news {
-            self.phase = Phase::Idle;
+            self.phase = ChildPhase::Idle;
         }
         is_news
     }
 
     /// Gives the child a run. `false`: it cannot take one now.
     pub fn begin(&mut self) -> bool {
-        let takes = self.phase == Phase::Idle;
+        let takes = self.phase == ChildPhase::Idle;
         if takes {
-            self.phase = Phase::Busy;
+            self.phase = ChildPhase::Busy;
             self.runs = self.runs.saturating_add(1);
         }
         takes
@@ -95,45 +95,45 @@ impl ChildLife {
     /// The child has told the outcome of its run, and has this many bytes of memory now. `false`: it had no run whose
     /// outcome counts.
     pub fn end(&mut self, memory: Option<u64>) -> bool {
-        if self.phase != Phase::Busy {
+        if self.phase != ChildPhase::Busy {
             return false;
         }
         let ChildLimits { max_tasks, max_memory } = self.limits;
         let by_tasks = max_tasks.filter(|most| self.runs >= *most).map(|_| UsedUp::Tasks(self.runs));
         let by_memory = memory.filter(|used| max_memory.is_some_and(|most| *used > most)).map(UsedUp::Memory);
         self.used_up = by_tasks.or(by_memory);
-        self.phase = if self.used_up.is_some() { Phase::UsedUp } else { Phase::Idle };
+        self.phase = if self.used_up.is_some() { ChildPhase::UsedUp } else { ChildPhase::Idle };
         true
     }
 
     /// Nobody needs the child any more. `Some`: the caller stops the process in this way; `None`: that was done before.
     pub fn dismiss(&mut self) -> Option<ChildStop> {
         let stop = match self.phase {
-            Phase::Idle | Phase::UsedUp => ChildStop::Dismiss,
-            Phase::Starting | Phase::Busy => ChildStop::Kill,
-            Phase::Stopped | Phase::Gone => return None,
+            ChildPhase::Idle | ChildPhase::UsedUp => ChildStop::Dismiss,
+            ChildPhase::Starting | ChildPhase::Busy => ChildStop::Kill,
+            ChildPhase::Stopped | ChildPhase::Gone => return None,
         };
-        self.phase = Phase::Stopped;
+        self.phase = ChildPhase::Stopped;
         Some(stop)
     }
 
     /// The child must end now, whatever it does. `false`: it is being ended, or is gone.
     pub fn kill(&mut self) -> bool {
-        let lives = !matches!(self.phase, Phase::Stopped | Phase::Gone);
+        let lives = !matches!(self.phase, ChildPhase::Stopped | ChildPhase::Gone);
         if lives {
-            self.phase = Phase::Stopped;
+            self.phase = ChildPhase::Stopped;
         }
         lives
     }
 
     /// The process has ended. A second call says that this was expected.
     pub fn exited(&mut self) -> ChildDeath {
-        match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Starting => ChildDeath::WhileStarting,
+        match std::mem::replace(&mut self.phase, ChildPhase::Gone) {
+            ChildPhase::Starting => ChildDeath::WhileStarting,
             // What is used up was about to be dismissed.
-            Phase::UsedUp | Phase::Stopped | Phase::Gone => ChildDeath::Expected,
-            Phase::Idle => ChildDeath::WhileIdle,
-            Phase::Busy => ChildDeath::WhileBusy,
+            ChildPhase::UsedUp | ChildPhase::Stopped | ChildPhase::Gone => ChildDeath::Expected,
+            ChildPhase::Idle => ChildDeath::WhileIdle,
+            ChildPhase::Busy => ChildDeath::WhileBusy,
         }
     }
 
@@ -144,7 +144,7 @@ impl ChildLife {
 
     /// Whether the child may take a run, now or when the one that it has is over.
     pub fn is_fit(&self) -> bool {
-        matches!(self.phase, Phase::Starting | Phase::Idle | Phase::Busy)
+        matches!(self.phase, ChildPhase::Starting | ChildPhase::Idle | ChildPhase::Busy)
     }
 }
 

@@ -20,13 +20,13 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The rows that rest, each until when and with the rests that come after this one. `K` names a row, and `L` a lane.
 #[derive(Debug)]
 pub struct RestingRows<K, L> {
-    rows: HashMap<K, Rest<L>>,
+    rows: HashMap<K, RowRest<L>>,
     /// The row of each lane for which the others wait.
     first: HashMap<L, K>,
 }
 
 #[derive(Debug)]
-struct Rest<L> {
+struct RowRest<L> {
     until: Timestamp,
     rests: Backoff,
     lane: Option<L>,
@@ -71,7 +71,7 @@ impl<K: Clone + Eq + Hash, L: Clone + Eq + Hash> RestingRows<K, L> {
         if let (Some(lane), None) = (&lane, behind) {
             self.first.insert(lane.clone(), row.clone());
         }
-        let rest = self.rows.entry(row).or_insert_with(|| Rest {
+        let rest = self.rows.entry(row).or_insert_with(|| RowRest {
             until: now,
             rests: Backoff::new(SHORTEST, LONGEST),
             lane,
@@ -82,7 +82,7 @@ impl<K: Clone + Eq + Hash, L: Clone + Eq + Hash> RestingRows<K, L> {
 
     /// Records that a row is over.
     pub fn over(&mut self, row: &K) {
-        if let Some(Rest { lane: Some(lane), .. }) = self.rows.remove(row)
+        if let Some(RowRest { lane: Some(lane), .. }) = self.rows.remove(row)
             && self.first.get(&lane) == Some(row)
         {
             self.first.remove(&lane);

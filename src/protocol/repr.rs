@@ -97,7 +97,7 @@ struct OpenContainer {
 
 /// The text of a value, whose array has this bracket if it is one.
 fn shown(json: &str, array: &'static str) -> String {
-    let mut writer = Writer { out: String::new(), left: MAX_CHARS, cut: false };
+    let mut writer = ReprWriter { out: String::new(), left: MAX_CHARS, cut: false };
     let mut open: Vec<OpenContainer> = Vec::new();
     let mut tokens = Tokens::of(json);
     while let Some(token) = tokens.next() {
@@ -155,7 +155,7 @@ fn shown_number(number: &str) -> Cow<'_, str> {
     }
 }
 
-struct Writer {
+struct ReprWriter {
     out: String,
     /// How many more characters there is room for.
     left: i64,
@@ -163,7 +163,7 @@ struct Writer {
     cut: bool,
 }
 
-impl Writer {
+impl ReprWriter {
     /// Writes a token if there is room. Returns whether there was.
     fn token(&mut self, text: &str) -> bool {
         let room = self.room();

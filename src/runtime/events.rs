@@ -28,17 +28,17 @@ impl ActivityMeter {
     }
 
     /// A body starts; it counts as active until the guard is dropped.
-    pub(super) fn begin(&self) -> Active<'_> {
+    pub(super) fn begin(&self) -> ActiveBody<'_> {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.processed.fetch_add(1, Ordering::Relaxed);
-        Active(self)
+        ActiveBody(self)
     }
 }
 
 /// A body that runs.
-pub(super) struct Active<'a>(&'a ActivityMeter);
+pub(super) struct ActiveBody<'a>(&'a ActivityMeter);
 
-impl Drop for Active<'_> {
+impl Drop for ActiveBody<'_> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@
 //! holds up no other task. Invariants:
 //! - While no gate is shut, a queue asks none of them: [`Runtime::has_gates`] is a few atomic loads.
 //! - Nothing here waits. A gate that has to ask a server does so beforehand, and answers from what it knows.
-//! - What a gate has counted for a start is given back when the [`Admission`] drops, however the run ends.
+//! - What a gate has counted for a start is given back when the [`GateAdmission`] drops, however the run ends.
 //! - Of the tasks that one gate holds back together ([`HoldReason::group`]) the first goes first of the tenant whose turn it is. So
 //!   a gate that counts is not asked about a task as long as others of its group are held.
 
@@ -24,7 +24,7 @@ use crate::task::clock::now;
 
 /// A start that the gates let through. The run keeps it until its end.
 #[derive(Default)]
-pub(crate) struct Admission {
+pub(crate) struct GateAdmission {
     limited: Option<Box<LimitedRun>>,
     held: Option<HeldFor>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct HeldFor {
     pub(crate) until: Timestamp,
 }
 
-impl Admission {
+impl GateAdmission {
     /// The same, of a task that was held before.
     pub(crate) fn after(self, held: Option<HeldFor>) -> Self {
         Self { held, ..self }
@@ -103,7 +103,7 @@ pub(crate) trait ShutGroups {
 }
 
 /// One look at what may start in a queue.
-pub(crate) struct Round<'a> {
+pub(crate) struct GateRound<'a> {
     runtime: &'a Runtime,
     pub(super) bell: &'a Arc<Bell>,
     shut: &'a dyn ShutGroups,
@@ -118,7 +118,7 @@ impl Runtime {
     }
 
     /// What holds a run of this message back now. Looking takes nothing and counts nothing, so it changes no start. Each gate
-    /// that [`Round::admit`] asks has a part here, in the order in which people are told of them.
+    /// that [`GateRound::admit`] asks has a part here, in the order in which people are told of them.
     pub(crate) fn look(&self, message: &Message) -> Vec<Hold> {
         if !self.has_gates() {
             return Vec::new();
@@ -131,8 +131,8 @@ impl Runtime {
     }
 
     /// Looks at what may start in a queue, which holds back `shut` already, and is told by `bell` when there is more.
-    pub(crate) fn gates<'a>(&'a self, bell: &'a Arc<Bell>, shut: &'a dyn ShutGroups) -> Round<'a> {
-        Round { runtime: self, bell, shut, brakes: BrakeRound::begin(self) }
+    pub(crate) fn gates<'a>(&'a self, bell: &'a Arc<Bell>, shut: &'a dyn ShutGroups) -> GateRound<'a> {
+        GateRound { runtime: self, bell, shut, brakes: BrakeRound::begin(self) }
     }
 
     /// Has another rate limit hold for a task from now on: the one that it states for each of its keys or for all processes, if
@@ -154,12 +154,12 @@ impl Runtime {
     }
 }
 
-impl Round<'_> {
+impl GateRound<'_> {
     /// Lets a run of this message start.
     ///
     /// # Errors
     /// A gate holds the task back. `wait` is `None` too if others that wait for the same were told already how long to wait.
-    pub(crate) fn admit(&self, message: &Message) -> Result<Admission, Hold> {
+    pub(crate) fn admit(&self, message: &Message) -> Result<GateAdmission, Hold> {
         // Gates that count nothing come first: whatever those behind them say, there is nothing to give back.
         // Those that count are asked together, so that one which refuses costs the others nothing.
         let slow = self.look_at_brakes(message)?;
@@ -168,7 +168,7 @@ impl Round<'_> {
             self.rate_of_task(message)?;
             self.brakes.as_ref().map_or(Ok(()), |brakes| brakes.take(self.runtime, &slow))
         })?;
-        Ok(Admission { limited: limited.map(Box::new), held: None })
+        Ok(GateAdmission { limited: limited.map(Box::new), held: None })
     }
 
     /// Whether tasks are held already for this reason, so that this one has to wait behind them.

@@ -198,12 +198,12 @@ fn ended_at(verdict: &Verdict) -> Option<Timestamp> {
 }
 
 /// A running body of either kind.
-enum Running {
+enum RunningBody {
     Io(IoBody),
     Cpu(CpuBody),
 }
 
-impl Future for Running {
+impl Future for RunningBody {
     type Output = Result<String, Ending>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
@@ -411,8 +411,8 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
         };
     }
     let mut body = match run.start_on_loop() {
-        Some(start) => Running::Io(start_io(start, context.clone(), &run.runtime.layers)?),
-        None => Running::Cpu(CpuBody::start(
+        Some(start) => RunningBody::Io(start_io(start, context.clone(), &run.runtime.layers)?),
+        None => RunningBody::Cpu(CpuBody::start(
             run.definition,
             context.clone(),
             run.started_at,
@@ -420,10 +420,10 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
             Arc::clone(&run.runtime.layers),
         )),
     };
-    let io = matches!(body, Running::Io(_));
+    let io = matches!(body, RunningBody::Io(_));
     let began = match &mut body {
-        Running::Cpu(body) => body.take_beginning(),
-        Running::Io(_) => None,
+        RunningBody::Cpu(body) => body.take_beginning(),
+        RunningBody::Io(_) => None,
     };
     // The timers are large and most runs have none, so they are boxed only where there are limits, and a run stays
     // small.

@@ -43,13 +43,13 @@ pub(crate) type WatchedArguments = HashMap<&'static str, Vec<Argument>>;
 #[derive(Default)]
 pub(crate) struct RunTimeKeeper {
     watched: WatchedArguments,
-    books: Mutex<Books>,
+    books: Mutex<RunTimeBooks>,
     rounds: tokio::sync::Mutex<Rounds>,
 }
 
 /// What is known. Together it is what all processes have measured.
 #[derive(Default)]
-struct Books {
+struct RunTimeBooks {
     /// What the note of this process says.
     kept: RunTimeBook,
     /// What the notes of others say.
@@ -177,7 +177,7 @@ impl RunTimeKeeper {
             if self.books.lock().pending.is_empty() && (!is_old || before.is_empty()) {
                 return Ok(());
             }
-            let (written, change) = self.take_off(before, rounds, text, now)?;
+            let (written, change) = self.take_pending(before, rounds, text, now)?;
             (rounds.unsure, rounds.written_at) = (Some(written), now);
             // If somebody else has changed the note, the next look finds that this text is not there.
             if notes.compare_and_set(change).await? {
@@ -220,7 +220,7 @@ impl RunTimeKeeper {
 
     /// Takes what is pending off for the note that said `before`: what is to be written with its book, and the change of the
     /// note.
-    fn take_off(
+    fn take_pending(
         &self,
         before: RunTimeBook,
         rounds: &Rounds,
@@ -341,7 +341,7 @@ impl Runtime {
     }
 }
 
-impl Books {
+impl RunTimeBooks {
     fn all(&self) -> [&RunTimeBook; 4] {
         [&self.kept, &self.others, &self.in_flight, &self.pending]
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::gates::{Bell, Round};
+use super::gates::{Bell, GateRound};
 use super::limit_keeper::{LimitKeeper, steady_clock};
 use crate::broker::Broker;
 use crate::catalogue::{Argument, Catalogue, RouteRow, RouteRule, TENANT_KEY, argument_value};
@@ -71,11 +71,11 @@ enum KeySource {
 #[derive(Default)]
 struct LimitCounts {
     limiters: Vec<StartLimiter>,
-    waiting: HashMap<(usize, LimitKey), Vec<Waiting>>,
+    waiting: HashMap<(usize, LimitKey), Vec<WaitingBell>>,
 }
 
 /// A queue that holds back a group of tasks.
-type Waiting = (Weak<Bell>, u64);
+type WaitingBell = (Weak<Bell>, u64);
 
 /// Why a limit cannot be kept.
 pub(crate) struct LimitFault {
@@ -187,12 +187,12 @@ impl StartLimits {
         self: &Arc<Self>,
         message: &Message,
         params: &[&str],
-        round: &Round<'_>,
-        beside: impl FnOnce() -> Result<(), Hold>,
+        round: &GateRound<'_>,
+        afterwards: impl FnOnce() -> Result<(), Hold>,
     ) -> Result<Option<LimitedRun>, Hold> {
         let rules = self.of_task(&message.task);
         if rules.is_empty() {
-            return beside().map(|()| None);
+            return afterwards().map(|()| None);
         }
         let keys = rules.iter().map(|at| Some((*at, self.rules[*at].key.of(message, params)?)));
         let Some(keys) = keys.collect::<Option<Vec<(usize, String)>>>() else {
@@ -225,7 +225,7 @@ impl StartLimits {
                 }
             }
         }
-        beside()?;
+        afterwards()?;
         let (mut starts, mut questions) = (Vec::with_capacity(allowed.len()), Vec::new());
         for (at, limit_key) in allowed {
             let (start, question) = counts.limiters[at].start(limit_key.clone(), clock);
@@ -405,7 +405,7 @@ impl KeySource {
     }
 }
 
-fn ring(waiting: impl IntoIterator<Item = Waiting>) {
+fn ring(waiting: impl IntoIterator<Item = WaitingBell>) {
     for (bell, group) in waiting {
         if let Some(bell) = bell.upgrade() {
             bell.ring(group);

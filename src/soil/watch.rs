@@ -24,7 +24,7 @@ const CHECK: Duration = Duration::from_secs(15);
 
 type Record = Pin<Box<dyn Future<Output = Result<TaskResult, StoreError>> + Send>>;
 
-struct Watch {
+struct StatusWatch {
     soil: Soil,
     id: TaskId,
     /// None yet, or none any more.
@@ -39,7 +39,7 @@ impl Soil {
     /// is over or that nobody knows, or an error. Drop the stream to stop watching.
     pub fn watch(&self, id: &TaskId) -> BoxStream<'static, Result<Status, SoilError>> {
         let (store, own) = (Arc::clone(&self.runtime().store), id.clone());
-        let watch = Watch {
+        let watch = StatusWatch {
             soil: self.clone(),
             id: id.clone(),
             watcher: None,
@@ -63,7 +63,7 @@ async fn look(soil: &Soil, id: &TaskId) -> Result<Status, SoilError> {
     }
 }
 
-impl Watch {
+impl StatusWatch {
     async fn next(&mut self) -> Option<Result<Status, SoilError>> {
         while !self.over {
             // The watcher is armed before the look, so that no change is lost between the two.

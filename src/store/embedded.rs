@@ -1,6 +1,6 @@
 //! Records in the embedded broker's own tables: a task's settlement and its record are one commit there.
 //!
-//! The tables lie in the room above, with the broker. This is their face as a store, and `Tables` is what it needs of them.
+//! The tables lie in the room above, with the broker. This is their face as a store, and `RecordTables` is what it needs of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use crate::task::{PermitKeeper, TaskId, TaskResult};
 /// memory as well.
 #[derive(Clone)]
 pub struct EmbeddedStore {
-    tables: Arc<dyn Tables>,
+    tables: Arc<dyn RecordTables>,
     permits: Arc<LocalPermits>,
 }
 
 /// The tables of an embedded broker, where a record is written in the commit that ends its task.
 #[async_trait]
-pub(crate) trait Tables: Send + Sync {
+pub(crate) trait RecordTables: Send + Sync {
     /// The records of tasks that waited in memory.
     fn in_memory(&self) -> &MemoryStore;
 
@@ -60,7 +60,7 @@ pub(crate) trait Tables: Send + Sync {
 }
 
 impl EmbeddedStore {
-    pub(crate) fn of(tables: Arc<dyn Tables>, permits: LocalPermits) -> Self {
+    pub(crate) fn of(tables: Arc<dyn RecordTables>, permits: LocalPermits) -> Self {
         Self { tables, permits: Arc::new(permits) }
     }
 }

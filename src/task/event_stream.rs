@@ -37,11 +37,11 @@ struct Content {
     missed: u64,
     /// Nothing comes any more.
     has_ended: bool,
-    waiter: Option<Waiter>,
+    waiter: Option<StreamWaiter>,
 }
 
 /// The listener, who waits until there are enough events.
-struct Waiter {
+struct StreamWaiter {
     waker: Waker,
     enough: usize,
 }
@@ -103,7 +103,7 @@ impl Content {
     fn wait(&mut self, cx: &Poller<'_>, enough: usize) {
         match &mut self.waiter {
             Some(waiter) if waiter.waker.will_wake(cx.waker()) => waiter.enough = enough,
-            waiter => *waiter = Some(Waiter { waker: cx.waker().clone(), enough }),
+            waiter => *waiter = Some(StreamWaiter { waker: cx.waker().clone(), enough }),
         }
     }
 }

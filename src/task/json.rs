@@ -347,9 +347,9 @@ impl Serialize for JsonMap {
 
 impl<'de> Deserialize<'de> for JsonMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
+        struct JsonMapVisitor;
 
-        impl<'de> Visitor<'de> for Entries {
+        impl<'de> Visitor<'de> for JsonMapVisitor {
             type Value = JsonMap;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -365,7 +365,7 @@ impl<'de> Deserialize<'de> for JsonMap {
             }
         }
 
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_map(JsonMapVisitor)
     }
 }
 

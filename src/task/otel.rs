@@ -41,7 +41,9 @@ fn headers_of(context: &Context) -> Headers {
     if !context.span().span_context().is_valid() {
         return headers;
     }
-    get_text_map_propagator(|propagator| propagator.inject_context(context, &mut Writer(&mut headers)));
+    get_text_map_propagator(|propagator| {
+        propagator.inject_context(context, &mut HeaderInjector(&mut headers))
+    });
     if headers.0.is_empty() {
         tell_what_is_missing();
     }
@@ -57,9 +59,9 @@ fn tell_what_is_missing() {
     });
 }
 
-struct Writer<'a>(&'a mut Headers);
+struct HeaderInjector<'a>(&'a mut Headers);
 
-impl Injector for Writer<'_> {
+impl Injector for HeaderInjector<'_> {
     fn set(&mut self, key: &str, value: String) {
         // The propagator of the W3C writes an empty state where there is none.
         if !value.is_empty() {

@@ -27,7 +27,7 @@ use crate::core::hold::{Hold, HoldReason, held_line};
 use crate::core::return_times::ReturnTimes;
 use crate::core::start_limit::{LimitedBy, RunEnd};
 use crate::core::{Backoff, Timestamp};
-use crate::runtime::gates::{Admission, Bell, HeldFor, ShutGroups};
+use crate::runtime::gates::{Bell, GateAdmission, HeldFor, ShutGroups};
 use crate::runtime::run::Report;
 use crate::task::clock::now;
 use crate::task::{HeldMark, Message, Next, State};
@@ -48,7 +48,7 @@ const UNCHANGED_PAUSES: [Duration; 2] = [Duration::from_secs(10), Duration::from
 /// What the gates hold back in a queue. The deliveries themselves are in its backlog.
 #[derive(Default)]
 pub(super) struct HeldBack {
-    groups: HashMap<u64, HeldGroup>,
+    groups: HashMap<u64, GateGroup>,
     /// The groups that are shut, by the time at which they are asked again.
     agenda: BTreeSet<(Instant, u64)>,
     /// The members that were brought back and are about to be asked, by their tags, each with its group.
@@ -66,7 +66,7 @@ pub(super) struct HeldBack {
 }
 
 /// The tasks that one gate holds back together.
-struct HeldGroup {
+struct GateGroup {
     hold: Hold,
     /// When the gate opens, as far as it has said.
     opens_at: Timestamp,
@@ -93,7 +93,7 @@ impl HeldBack {
         let wait = hold.wait.unwrap_or(LONGEST_WAIT);
         let ask_at = Instant::now() + wait.min(LONGEST_WAIT);
         self.agenda.insert((ask_at, group));
-        self.groups.insert(group, HeldGroup { hold, opens_at: now + wait, ask_at: Some(ask_at) });
+        self.groups.insert(group, GateGroup { hold, opens_at: now + wait, ask_at: Some(ask_at) });
     }
 
     /// Notes that the first member of a group is asked now.
@@ -174,11 +174,11 @@ impl Queue {
         bell: &Arc<Bell>,
         message: &Message,
         now: Timestamp,
-    ) -> Result<Admission, Hold> {
+    ) -> Result<GateAdmission, Hold> {
         // What has expired ends without a run, so no gate need let it through.
         let is_over = message.expires.is_some_and(|at| at <= now) && !self.runtime.hooks.exempts(message);
         match is_over {
-            true => Ok(Admission::default()),
+            true => Ok(GateAdmission::default()),
             false => self.runtime.gates(bell, &self.held_back).admit(message),
         }
     }
@@ -188,7 +188,7 @@ impl Queue {
         &mut self,
         tag: u64,
         message: &Message,
-        admission: Admission,
+        admission: GateAdmission,
         permit: Option<SlotPermit>,
         now: Timestamp,
     ) -> Option<Released> {

@@ -14,7 +14,7 @@ use super::Queue;
 use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
-use crate::runtime::gates::{Admission, Bell};
+use crate::runtime::gates::{Bell, GateAdmission};
 use crate::task::clock::now;
 use crate::task::{self, TaskId};
 
@@ -23,7 +23,7 @@ pub(super) struct Released {
     pub(super) tag: u64,
     pub(super) delivery: Delivery,
     /// What the gates have counted for it.
-    pub(super) admission: Admission,
+    pub(super) admission: GateAdmission,
     /// Its slot, if the queue gets its slots from a pool.
     pub(super) permit: Option<SlotPermit>,
 }
@@ -102,7 +102,7 @@ impl Queue {
             let message = Arc::clone(delivery.message());
             let admitted = match bell {
                 Some(bell) => self.ask_gates(bell, &message, now),
-                None => Ok(Admission::default()),
+                None => Ok(GateAdmission::default()),
             };
             match admitted {
                 Ok(admission) => return self.let_go(tag, &message, admission, Some(permit), now),

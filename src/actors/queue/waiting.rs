@@ -79,7 +79,7 @@ impl Queue {
         let (runtime, name, queue) = (self.runtime.clone(), self.row.name.clone(), ctx.address());
         actix_rt::spawn(async move {
             let waiting = BrokerBacklog::in_broker(&*runtime.broker, &name).await;
-            queue.do_send(Looked(waiting.ok().and_then(|waiting| waiting.watched())));
+            queue.do_send(ReadyCount(waiting.ok().and_then(|waiting| waiting.watched())));
         });
     }
 
@@ -104,12 +104,12 @@ impl Queue {
 /// The number of messages that are ready in the broker; `None`: it could not be asked.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Looked(Option<u64>);
+struct ReadyCount(Option<u64>);
 
-impl Handler<Looked> for Queue {
+impl Handler<ReadyCount> for Queue {
     type Result = ();
 
-    fn handle(&mut self, Looked(ready): Looked, _: &mut Self::Context) {
+    fn handle(&mut self, ReadyCount(ready): ReadyCount, _: &mut Self::Context) {
         self.seen.asking = false;
         if let Some(ready) = ready {
             self.seen.ready.look(ready, now());

@@ -16,7 +16,7 @@ use super::{GivenRun, Queue, Run, SlotGuard, Start};
 use crate::broker::Delivery;
 use crate::core::RestartVerdict;
 use crate::core::accounts::TaskPlace;
-use crate::runtime::gates::Admission;
+use crate::runtime::gates::GateAdmission;
 use crate::runtime::own_process::own_pid;
 use crate::task::clock::now;
 
@@ -24,7 +24,7 @@ use crate::task::clock::now;
 const LONGEST_HALT: Duration = Duration::from_secs(30);
 
 /// A slot with its worker.
-pub(super) struct Slot {
+pub(super) struct WorkerSlot {
     queue: Arc<Addr<Queue>>,
     worker: Rc<Addr<Worker>>,
     /// Cancelling it ends the worker's run at once and hands the task back.
@@ -36,7 +36,7 @@ pub(super) struct Slot {
     child: Option<u32>,
 }
 
-impl Slot {
+impl WorkerSlot {
     /// The worker's name, `queue#slot`.
     pub(super) fn name(&self) -> Arc<str> {
         Arc::clone(&self.name)
@@ -59,7 +59,7 @@ impl Slot {
         slot: usize,
         run: Run,
         delivery: Delivery,
-        (account, mut admission, mut slot_permit): (TaskPlace, Admission, Option<SlotPermit>),
+        (account, mut admission, mut slot_permit): (TaskPlace, GateAdmission, Option<SlotPermit>),
     ) -> (GivenRun, Start) {
         admission.begin();
         if let Some(slot_permit) = &mut slot_permit {
@@ -119,22 +119,22 @@ impl Queue {
             self.workers.resize_with(slot + 1, || None);
         }
         let queue = Arc::new(queue);
-        self.workers[slot] = Some(Slot { queue, worker, force, generation, name, child: None });
+        self.workers[slot] = Some(WorkerSlot { queue, worker, force, generation, name, child: None });
     }
 
-    fn staff(&self, slot: usize) -> Option<&Slot> {
+    fn staff(&self, slot: usize) -> Option<&WorkerSlot> {
         self.workers.get(slot)?.as_ref()
     }
 
     /// Takes the worker off its slot, which is not idle then.
-    fn vacate(&mut self, slot: usize) -> Option<Slot> {
+    fn vacate(&mut self, slot: usize) -> Option<WorkerSlot> {
         self.idle.retain(|idle| *idle != slot);
         self.workers.get_mut(slot)?.take()
     }
 
     /// Lets the worker of a slot go; a run that it has goes on to its end.
     pub(super) fn retire(&mut self, slot: usize) {
-        if let Some(Slot { worker, .. }) = self.vacate(slot) {
+        if let Some(WorkerSlot { worker, .. }) = self.vacate(slot) {
             worker.do_send(Retire);
         }
     }

@@ -16,8 +16,8 @@ use dashmap::mapref::entry::Entry;
 use super::super::patience::{PATIENCE, answered};
 use super::super::supervisor::{self, Exit};
 use super::super::worker::Unstarted;
-use super::runs::Run;
-use super::{Candidate, Enter, GetRuns, Over, Pull, Runs, Serial};
+use super::runs::LaneRunEntry;
+use super::{Enter, GetRuns, Over, Pull, Runs, Serial, SerialCandidate};
 use crate::broker::{BrokerError, LaneLever};
 use crate::core::{Intensity, RestartVerdict, Restarts};
 use crate::runtime::Runtime;
@@ -50,10 +50,10 @@ struct LiveRun {
 impl Serials {
     /// Brings a run of a serial task to the actor of its lane, which starts it or refuses it. A dead actor refuses
     /// it. Must be called on an arbiter, for it may build the actor.
-    pub(in super::super) fn bring(
+    pub(in super::super) fn enter(
         self: &Arc<Self>,
         lane: LaneName,
-        candidate: Candidate,
+        candidate: SerialCandidate,
         runtime: &Arc<Runtime>,
     ) {
         let mut live = self.0.entry(lane.clone()).or_insert_with(|| LiveRun {
@@ -74,7 +74,7 @@ impl Serials {
 
     /// Notes that the lane's actor starts a run. The run keeps its place in the lane until the returned value is
     /// dropped.
-    pub(super) fn admitted(self: &Arc<Self>, lane: &LaneName, tag: u64, run: Arc<Run>) -> LanePlace {
+    pub(super) fn admitted(self: &Arc<Self>, lane: &LaneName, tag: u64, run: Arc<LaneRunEntry>) -> LanePlace {
         if let Some(mut live) = self.0.get_mut(lane) {
             live.runs.insert(tag, run);
         }

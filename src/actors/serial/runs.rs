@@ -8,13 +8,13 @@ use crate::broker::LaneFacts;
 use crate::task::TaskId;
 
 /// The id of a task that runs in a lane, and its run.
-pub(super) type Run = (TaskId, LaneRun);
+pub(super) type LaneRunEntry = (TaskId, LaneRun);
 
 /// The runs of one lane in this process, by the tags of their deliveries.
-pub(crate) type Runs = HashMap<u64, Arc<Run>>;
+pub(crate) type Runs = HashMap<u64, Arc<LaneRunEntry>>;
 
 /// The facts of a run as the status of its lane shows them.
-pub(super) fn run_of(run: &crate::runtime::run::Run) -> Arc<Run> {
+pub(super) fn run_of(run: &crate::runtime::run::Run) -> Arc<LaneRunEntry> {
     let context = &run.context;
     let shown = LaneRun {
         task: context.task().to_owned(),

@@ -44,7 +44,7 @@ pub(super) struct BulkRun {
 }
 
 /// How a look through what waits has ended.
-enum Look {
+enum BulkLook {
     /// All was looked at, and so many tasks were meant.
     Whole(u64),
     /// The act is over.
@@ -134,9 +134,9 @@ impl BulkRun {
             let look = self.look_through(&mut failures).await?;
             self.act.failed = failures.count;
             let found = match look {
-                Look::Whole(0) | Look::Ended => return Ok(true),
-                Look::Whole(found) => found,
-                Look::Elsewhere => return Ok(false),
+                BulkLook::Whole(0) | BulkLook::Ended => return Ok(true),
+                BulkLook::Whole(found) => found,
+                BulkLook::Elsewhere => return Ok(false),
             };
             // What is on its way, or could not be done, is found once more.
             barren = if self.act.done > done { 0 } else { barren + 1 };
@@ -154,19 +154,19 @@ impl BulkRun {
 
     /// Looks through what waits once, page by page, those in lanes first and the others in the order in which they stand, and
     /// does what is found. So each look reads every task once, however many of them are meant.
-    async fn look_through(&mut self, failures: &mut Failures) -> Result<Look, ControlError> {
+    async fn look_through(&mut self, failures: &mut Failures) -> Result<BulkLook, ControlError> {
         let filter = self.filter().await?;
         let (mut found, mut after, mut noted) = (0, None::<String>, Instant::now());
         loop {
             if self.is_cancelled().await? {
-                return Ok(Look::Ended);
+                return Ok(BulkLook::Ended);
             }
             let page = self.celeriac.inspector()?.page_unfinished_ids(&filter, after.as_deref(), LISTED);
             let TaskPage { tasks: ids, next, looked_at, .. } = page.await?;
             found += ids.len() as u64;
             for (nth, ids) in ids.chunks(NOTED).enumerate() {
                 if nth > 0 && self.is_cancelled().await? {
-                    return Ok(Look::Ended);
+                    return Ok(BulkLook::Ended);
                 }
                 let one_by_one =
                     self.act.action == BulkAction::Revoke && self.celeriac.bulk_changes().is_none();
@@ -175,7 +175,7 @@ impl BulkRun {
                     false => self.change_some(ids.to_vec()).await?,
                 }
                 if !self.go_on().await? {
-                    return Ok(Look::Elsewhere);
+                    return Ok(BulkLook::Elsewhere);
                 }
                 noted = Instant::now();
                 if self.act.is_in_vain() {
@@ -183,20 +183,20 @@ impl BulkRun {
                     self.act.error = Some(format!(
                         "it has moved {done} times, and found {found} tasks: a brake or another act moves them back; take that away, and begin anew"
                     ));
-                    return Ok(Look::Ended);
+                    return Ok(BulkLook::Ended);
                 }
             }
             // Who finds nothing for long is still at it.
             if noted.elapsed() > LEASE / 3 {
                 if !self.go_on().await? {
-                    return Ok(Look::Elsewhere);
+                    return Ok(BulkLook::Elsewhere);
                 }
                 noted = Instant::now();
             }
             // A page that was cut out of a whole list says nothing of where the rest stands now: the next look finds it.
             after = next.filter(|_| looked_at.is_some());
             if after.is_none() {
-                return Ok(Look::Whole(found));
+                return Ok(BulkLook::Whole(found));
             }
         }
     }

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{Answer, ControlCommand};
+use super::{CommandResult, ControlCommand};
 use crate::broker::QueueBinding;
 
 /// The queues, but those that were told to consume nothing.
-pub(super) async fn active_queues(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn active_queues(command: &ControlCommand<'_>) -> CommandResult {
     let held = command.held(None, 0).await;
     // Who does not answer consumes, as far as anybody knows.
     let cancelled: HashSet<&str> =

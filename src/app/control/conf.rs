@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Answer, ControlCommand};
+use super::{CommandResult, ControlCommand};
 use crate::broker::BrokerConnection;
 use crate::core::address;
 use crate::core::calendar::Zone;
@@ -35,7 +35,7 @@ pub(in super::super) struct Settings {
     pub(in super::super) of_broker: Map<String, Value>,
 }
 
-pub(super) fn conf(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn conf(command: &ControlCommand<'_>) -> CommandResult {
     let mut all = settings(command);
     if command.arguments.switch("with_defaults") {
         all.extend(constants());

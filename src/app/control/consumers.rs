@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::arguments::python_error;
-use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
+use super::{BY_REMOTE_CONTROL, CommandResult, ControlCommand, ok};
 use crate::actors::queue::Steer;
 use crate::broker::QueueBinding;
 use crate::catalogue::{Pool, QueueRow};
@@ -23,7 +23,7 @@ const SHOWN: usize = 100;
 /// Takes tasks from a queue: one that was cancelled, or one that is new here. A new one has the defaults of a queue
 /// that is in no catalogue, and is served until the program ends. As in Celery, it is bound to the exchange and by the key
 /// that the command names, and these are declared; a queue that is served already stays as it is.
-pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn add(command: &ControlCommand<'_>) -> CommandResult {
     let arguments = &command.arguments;
     let queue = arguments.text("queue")?;
     let exchange = arguments.optional_text("exchange")?.unwrap_or(queue);
@@ -91,7 +91,7 @@ pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// Takes nothing more from a queue, and gives back what has not started. What runs goes on.
-pub(super) fn cancel(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn cancel(command: &ControlCommand<'_>) -> CommandResult {
     let queue = command.arguments.text("queue")?;
     let name = command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str());
     if command.inner.queues.tell(name, Steer::CancelConsumer) {

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Answer;
+use super::CommandResult;
 use super::arguments::python_error;
 use crate::app::StartError;
 use crate::task::panic_message;
@@ -157,7 +157,7 @@ impl Default for ProgramCommands {
 
 impl ProgramCommands {
     /// Runs a command of the program, and answers with what it says. `None`: there is no such command.
-    pub(super) async fn obey(&self, method: &str, arguments: &Map<String, Value>) -> Option<Answer> {
+    pub(super) async fn obey(&self, method: &str, arguments: &Map<String, Value>) -> Option<CommandResult> {
         let command = self.by_name.get(method)?;
         let runtime = self.runtime.as_ref()?;
         let Ok(_seat) = self.seats.try_acquire() else {
@@ -248,7 +248,7 @@ mod tests {
         // The others are polled first, so they have their seats by then.
         let late = commands.obey("echo", &arguments);
         let (given_up, refused) = futures_util::future::join(hang, late).await;
-        let text = |answer: Option<Answer>| answer.expect("a command").expect_err("an error");
+        let text = |answer: Option<CommandResult>| answer.expect("a command").expect_err("an error");
         assert!(text(refused).contains("4 commands of this program run already"));
         assert!(given_up.into_iter().all(|answer| text(answer).contains("longer than 10s")));
         // The seats are free again.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::request_info::RequestInfo;
-use super::{Answer, ControlCommand, MOST, PATIENCE};
+use super::{CommandResult, ControlCommand, MOST, PATIENCE};
 use crate::actors::held::HeldTasks;
 use crate::task::TaskId;
 
@@ -26,32 +26,32 @@ impl ControlCommand<'_> {
 }
 
 /// The tasks whose bodies run.
-pub(super) async fn active(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn active(command: &ControlCommand<'_>) -> CommandResult {
     let mut info = RequestInfo::new(command.node, command.arguments.switch("safe"));
     let held = command.held(None, MOST).await;
     Ok(held.iter().flat_map(|held| &held.running).take(MOST).map(|task| info.of(task)).collect())
 }
 
 /// The tasks that wait here for a slot.
-pub(super) async fn reserved(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn reserved(command: &ControlCommand<'_>) -> CommandResult {
     let mut info = RequestInfo::new(command.node, false);
     let held = command.held(None, MOST).await;
     Ok(held.iter().flat_map(|held| &held.reserved).take(MOST).map(|task| info.of(task)).collect())
 }
 
 /// The tasks that came here and wait for their ETA, here or in the broker.
-pub(super) async fn scheduled(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn scheduled(command: &ControlCommand<'_>) -> CommandResult {
     let mut info = RequestInfo::new(command.node, false);
     Ok(command.scheduled().await.iter().map(|task| info.of_scheduled(task)).collect())
 }
 
 /// The ids that were heard to be revoked, the oldest first.
-pub(super) fn revoked(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn revoked(command: &ControlCommand<'_>) -> CommandResult {
     Ok(json!(command.state().revocations.list()))
 }
 
 /// Where the tasks of these ids are in this process.
-pub(super) async fn query_task(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn query_task(command: &ControlCommand<'_>) -> CommandResult {
     let ids = command.arguments.texts("ids").into_iter().take(MOST).map(TaskId::from);
     let ids: HashSet<TaskId> = ids.collect();
     let mut info = RequestInfo::new(command.node, false);
@@ -73,7 +73,7 @@ pub(super) async fn query_task(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// A worker that starts tells what it knows to be revoked, and asks what this one knows: Celery's mingle.
-pub(super) fn hello(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn hello(command: &ControlCommand<'_>) -> CommandResult {
     if command.arguments.optional_text("from_node")? == Some(command.node) {
         return Ok(Value::Null);
     }

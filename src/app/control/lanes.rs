@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::super::handle::{Celeriac, ControlError};
 use super::arguments::python_error;
-use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, MOST, ok};
+use super::{BY_REMOTE_CONTROL, CommandResult, ControlCommand, MOST, ok};
 
 /// How long the keeper of the lanes may take. Celery's tools wait for a second.
 const KEEPER: Duration = Duration::from_millis(700);
@@ -17,7 +17,7 @@ const KEEPER: Duration = Duration::from_millis(700);
 const LISTED: i64 = 100;
 
 /// The lanes that are not idle, by name.
-pub(super) async fn lanes(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn lanes(command: &ControlCommand<'_>) -> CommandResult {
     let limit = command.arguments.whole("limit", LISTED)?;
     let limit = usize::try_from(limit).ok().filter(|limit| (1..=MOST).contains(limit));
     let limit = limit
@@ -27,14 +27,14 @@ pub(super) async fn lanes(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// One lane; null: it is idle.
-pub(super) async fn lane(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn lane(command: &ControlCommand<'_>) -> CommandResult {
     let (scope, key) = named(command)?;
     let celeriac = celeriac(command);
     shown(&answered(celeriac.lane(scope, key)).await?)
 }
 
 /// Lets a lane go on that a failure has blocked.
-pub(super) async fn unblock(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn unblock(command: &ControlCommand<'_>) -> CommandResult {
     let (scope, key) = named(command)?;
     let celeriac = celeriac(command);
     let was_blocked = answered(celeriac.unblock(scope, key)).await?;
@@ -43,7 +43,7 @@ pub(super) async fn unblock(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// How many runs of a lane may go on at a time; without a number, as many as its tasks say.
-pub(super) async fn set_concurrency(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn set_concurrency(command: &ControlCommand<'_>) -> CommandResult {
     let (scope, key) = named(command)?;
     let stated = match command.arguments.get("concurrency") {
         None => None,
@@ -79,6 +79,6 @@ async fn answered<T>(asked: impl Future<Output = Result<T, ControlError>>) -> Re
     }
 }
 
-fn shown(status: &impl Serialize) -> Answer {
+fn shown(status: &impl Serialize) -> CommandResult {
     serde_json::to_value(status).map_err(|error| python_error("RuntimeError", &error.to_string()))
 }

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::arguments::{python_error, quoted};
-use super::{Answer, ControlCommand, nok, ok};
+use super::{CommandResult, ControlCommand, nok, ok};
 use crate::actors::queue::Steer;
 use crate::core::rate::{RateError, rate};
 
 /// How many runs of a task start here each second, minute or hour.
-pub(super) fn rate_limit(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn rate_limit(command: &ControlCommand<'_>) -> CommandResult {
     let task = command.arguments.text("task_name")?;
     let text = match command.arguments.get("rate_limit") {
         None | Some(Value::Bool(false)) => String::new(),
@@ -40,7 +40,7 @@ pub(super) fn rate_limit(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// The time limits of the runs of a task that start from now on.
-pub(super) fn time_limit(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn time_limit(command: &ControlCommand<'_>) -> CommandResult {
     let task = command.arguments.text("task_name")?;
     let limits = (command.arguments.seconds("soft")?, command.arguments.seconds("hard")?);
     let runtime = &command.inner.runtime;
@@ -53,7 +53,7 @@ pub(super) fn time_limit(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// Tells whoever waits for the end of the program that it was asked for. As in Celery, nobody is answered.
-pub(super) fn shutdown(command: &ControlCommand<'_>) -> Option<Answer> {
+pub(super) fn shutdown(command: &ControlCommand<'_>) -> Option<CommandResult> {
     let text = command.arguments.optional_text("msg").ok().flatten().unwrap_or("Got shutdown from remote");
     let heard = command.state().shutdown.ask();
     tracing::warn!(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Answer, ControlCommand, process};
+use super::{CommandResult, ControlCommand, process};
 
 /// The most samples that are kept; the oldest go.
 const MOST: usize = 1_000;
@@ -26,7 +26,7 @@ pub(super) fn sample(command: &ControlCommand<'_>) -> Value {
 }
 
 /// The samples, at most so many and evenly chosen, and the memory now.
-pub(super) fn dump(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn dump(command: &ControlCommand<'_>) -> CommandResult {
     let wanted = command.arguments.whole("samples", 10)?;
     let samples = std::mem::take(&mut *command.state().samples.0.lock());
     let end = process::resident().map(human);

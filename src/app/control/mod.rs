@@ -58,7 +58,7 @@ const MOST: usize = 1_000;
 const BY_REMOTE_CONTROL: &str = "remote control";
 
 /// What a command comes to: the reply, or the text of its error.
-type Answer = Result<Value, String>;
+type CommandResult = Result<Value, String>;
 
 /// What remote control keeps.
 pub(super) struct ControlState {
@@ -139,7 +139,7 @@ pub(super) async fn answer(inner: &Arc<CeleriacInner>, request: ControlRequest) 
     Some(answer.unwrap_or_else(nok))
 }
 
-async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
+async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<CommandResult> {
     Some(match method {
         "active" | "dump_active" => inspect::active(command).await,
         "reserved" | "dump_reserved" => inspect::reserved(command).await,

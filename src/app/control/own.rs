@@ -8,20 +8,20 @@ use super::super::handle::{Celeriac, ControlError};
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
 use super::pool::MOST_OF_A_QUEUE as MOST_WORKERS;
-use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, PATIENCE, ok};
+use super::{BY_REMOTE_CONTROL, CommandResult, ControlCommand, PATIENCE, ok};
 use crate::actors::queue::Steer;
 use crate::core::autoscale::WorkerRange;
 use crate::task::TaskId;
 
 /// Starts nothing more in a queue; after a restart neither, if it is to be kept.
-pub(super) async fn pause(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn pause(command: &ControlCommand<'_>) -> CommandResult {
     let paused = steer(command, Steer::Pause, |queue| format!("paused {queue}"))?;
     keep_if_asked(command, KeptLever::Paused).await?;
     Ok(paused)
 }
 
 /// Lets a paused queue go on, and forgets that it was to be paused after a restart.
-pub(super) async fn resume(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn resume(command: &ControlCommand<'_>) -> CommandResult {
     let resumed = steer(command, Steer::Resume, |queue| format!("resumed {queue}"))?;
     let forgotten = forget_pause(&command.inner.runtime, queue_of(command)?).await;
     forgotten.map_err(|error| not_kept(&error.into()))?;
@@ -29,7 +29,7 @@ pub(super) async fn resume(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// Gives a queue so many workers; after a restart too, if that is to be kept.
-pub(super) async fn resize(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn resize(command: &ControlCommand<'_>) -> CommandResult {
     let workers = command.arguments.whole("workers", 0)?;
     let Some(workers) =
         Some(workers).filter(|n| (1..=MOST_WORKERS).contains(n)).and_then(|n| usize::try_from(n).ok())
@@ -60,7 +60,7 @@ fn queue_of<'a>(command: &'a ControlCommand<'_>) -> Result<&'a str, String> {
     Ok(command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str()))
 }
 
-fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> Answer {
+fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> CommandResult {
     let (queue, name) = (command.arguments.text("queue")?, queue_of(command)?);
     let act = steer.clone();
     if command.inner.queues.tell(name, steer) {
@@ -72,7 +72,7 @@ fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> Stri
 }
 
 /// Why a task does not run, as far as this program knows: `Explanation` as JSON.
-pub(super) async fn why(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn why(command: &ControlCommand<'_>) -> CommandResult {
     let id = TaskId::from(command.arguments.text("id")?);
     let explained = command.inner.explain(&id, PATIENCE).await;
     let explained = explained.map_err(|error| python_error("RuntimeError", &error.to_string()))?;
@@ -80,14 +80,14 @@ pub(super) async fn why(command: &ControlCommand<'_>) -> Answer {
 }
 
 /// What this program knows of its queues, for `celeriac report` and `celeriac top`: `ReportFacts` as JSON.
-pub(super) async fn figures(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn figures(command: &ControlCommand<'_>) -> CommandResult {
     let celeriac = Celeriac { inner: Arc::clone(command.inner), who: None };
     let facts = celeriac.report_facts().await;
     serde_json::to_value(facts).map_err(|error| python_error("RuntimeError", &error.to_string()))
 }
 
 /// The queues of this process, with what they have in hand.
-pub(super) async fn queues(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn queues(command: &ControlCommand<'_>) -> CommandResult {
     let held = command.held(None, 0).await;
     let mut queues = Map::new();
     for row in command.rows() {

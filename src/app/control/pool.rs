@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::arguments::python_error;
-use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
+use super::{BY_REMOTE_CONTROL, CommandResult, ControlCommand, ok};
 use crate::actors::held::HeldTasks;
 use crate::actors::queue::Steer;
 use crate::catalogue::QueueRow;
@@ -45,19 +45,19 @@ impl AddedWorkers {
     }
 }
 
-pub(super) async fn grow(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn grow(command: &ControlCommand<'_>) -> CommandResult {
     spread(command, 1, "pool_grow").await?;
     Ok(ok("pool will grow"))
 }
 
-pub(super) async fn shrink(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn shrink(command: &ControlCommand<'_>) -> CommandResult {
     spread(command, -1, "pool_shrink").await?;
     Ok(ok("pool will shrink"))
 }
 
 /// Sets the range of a queue whose number of workers follows its load. Celery's command names no queue, so it is about the
 /// only one here; ours may name any queue, which follows its load from then on.
-pub(super) async fn autoscale(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn autoscale(command: &ControlCommand<'_>) -> CommandResult {
     let held = command.held(None, 0).await;
     let held = match command.arguments.optional_text("queue")? {
         Some(queue) => named(command, &held, queue)?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, ControlCommand};
+use super::{CommandResult, ControlCommand};
 use crate::runtime::start_limits::StartLimits;
 use crate::runtime::task_levers::TaskLevers;
 use crate::task::TaskOptions;
@@ -15,7 +15,7 @@ const DEFAULT: [&str; 3] = ["exchange", "routing_key", "rate_limit"];
 const MOST: usize = 100;
 
 /// The names of the tasks, each with the attributes that were asked for and that it has.
-pub(super) fn registered(command: &ControlCommand<'_>) -> Answer {
+pub(super) fn registered(command: &ControlCommand<'_>) -> CommandResult {
     let asked: Vec<&str> = command.arguments.texts("taskinfoitems");
     let asked = if asked.is_empty() { DEFAULT.to_vec() } else { asked };
     let asked: Vec<&str> = asked.into_iter().filter(|item| !item.starts_with('_')).take(MOST).collect();

@@ -20,15 +20,15 @@ const MARK_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 
 /// The ids that were heard to be revoked.
 #[derive(Default)]
-pub(in super::super) struct Revocations(Mutex<Heard>);
+pub(in super::super) struct Revocations(Mutex<RevocationLog>);
 
 #[derive(Default)]
-struct Heard {
+struct RevocationLog {
     ids: HashSet<TaskId>,
     by_age: VecDeque<(Instant, TaskId)>,
 }
 
-impl Heard {
+impl RevocationLog {
     fn forget(&mut self, at: Instant) {
         let is_old = |(since, _): &(Instant, TaskId)| at.duration_since(*since) > KEPT_FOR;
         while self.by_age.len() > MOST || self.by_age.front().is_some_and(is_old) {

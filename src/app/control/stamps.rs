@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::arguments::{python_error, quoted};
-use super::{Answer, ControlCommand, PATIENCE, ok};
+use super::{CommandResult, ControlCommand, PATIENCE, ok};
 use crate::protocol::keyword_repr;
 use crate::runtime::revoked_stamps::Stamps;
 
-pub(super) async fn revoke_by_stamped_headers(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn revoke_by_stamped_headers(command: &ControlCommand<'_>) -> CommandResult {
     let (stamps, shown) = read(command.arguments.get("headers"))?;
     if !command.inner.runtime.revoked_stamps.add(&stamps) {
         return Err(python_error("ValueError", "too many stamps are revoked in this process; restart it"));

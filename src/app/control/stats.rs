@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Answer, ControlCommand, MOST, process};
+use super::{CommandResult, ControlCommand, MOST, process};
 use crate::actors::held::HeldTasks;
 use crate::broker::BrokerConnection;
 
 /// The seconds that kombu waits for a connection, which `broker` shows.
 const CONNECT_TIMEOUT: u32 = 4;
 
-pub(super) async fn stats(command: &ControlCommand<'_>) -> Answer {
+pub(super) async fn stats(command: &ControlCommand<'_>) -> CommandResult {
     let runtime = &command.inner.runtime;
     let held = command.held(None, 0).await;
     let held: HashMap<&str, &HeldTasks> = held.iter().map(|held| (held.queue.as_str(), held)).collect();

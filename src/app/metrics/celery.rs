@@ -6,16 +6,16 @@
 use std::fmt;
 use std::iter::once;
 
-use super::families::{Families, Label};
-use super::reading::{Reading, TaskKey, TaskReading};
+use super::families::{Families, MetricLabel};
+use super::reading::{QueueTask, Reading, TaskReading};
 use crate::actors::QueueAccounts;
 use crate::core::accounts::TaskAccounts;
 
 /// The name of a counter, what it says, and what it counts.
-type Counter = (&'static str, &'static str, fn(&TaskAccounts) -> u64);
+type CounterFamily = (&'static str, &'static str, fn(&TaskAccounts) -> u64);
 
 /// The counters of tasks that come to a queue here.
-const COUNTERS: [Counter; 6] = [
+const COUNTERS: [CounterFamily; 6] = [
     ("celery_task_received", "Tasks that a worker received.", |task| task.received),
     ("celery_task_started", "Tasks that a worker started.", |task| task.started),
     ("celery_task_succeeded", "Tasks that succeeded.", |task| task.succeeded),
@@ -53,16 +53,16 @@ fn tasks(reading: &Reading, families: &mut Families<'_>) -> fmt::Result {
     families.histograms("celery_task_queue_wait_time", help, waited)
 }
 
-fn labels<'r>(host: &'r str, key: &'r TaskKey) -> [Label<'r>; 3] {
+fn labels<'r>(host: &'r str, key: &'r QueueTask) -> [MetricLabel<'r>; 3] {
     [("name", key.task.as_str()), ("hostname", host), ("queue_name", key.queue.as_str())]
 }
 
 /// A series without an exception, which stays 0, and one for each exception.
 fn failures<'r>(
     host: &'r str,
-    key: &'r TaskKey,
+    key: &'r QueueTask,
     task: &'r TaskReading,
-) -> impl Iterator<Item = ([Label<'r>; 4], u64)> {
+) -> impl Iterator<Item = ([MetricLabel<'r>; 4], u64)> {
     let [name, hostname, queue] = labels(host, key);
     let of = move |exception: &'r str| [name, hostname, ("exception", exception), queue];
     once((of(""), 0)).chain(task.accounts.failed.iter().map(move |(error, count)| (of(error), count)))

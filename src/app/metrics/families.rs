@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use crate::core::duration_histogram::DurationHistogram;
 
 /// The name of a label and its value.
-pub(super) type Label<'r> = (&'static str, &'r str);
+pub(super) type MetricLabel<'r> = (&'static str, &'r str);
 
 pub(super) struct Families<'a>(DescriptorEncoder<'a>);
 
@@ -22,7 +22,7 @@ impl<'a> Families<'a> {
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = ([Label<'r>; N], u64)>,
+        series: impl IntoIterator<Item = ([MetricLabel<'r>; N], u64)>,
     ) -> fmt::Result {
         self.family(name, help, MetricType::Counter, series, |mut series, count| {
             series.encode_counter::<NoLabelSet, _, u64>(&count, None)
@@ -34,7 +34,7 @@ impl<'a> Families<'a> {
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = ([Label<'r>; N], f64)>,
+        series: impl IntoIterator<Item = ([MetricLabel<'r>; N], f64)>,
     ) -> fmt::Result {
         self.family(name, help, MetricType::Gauge, series, |mut series, value| series.encode_gauge(&value))
     }
@@ -44,7 +44,7 @@ impl<'a> Families<'a> {
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = ([Label<'r>; N], &'r DurationHistogram)>,
+        series: impl IntoIterator<Item = ([MetricLabel<'r>; N], &'r DurationHistogram)>,
     ) -> fmt::Result {
         self.family(name, help, MetricType::Histogram, series, |mut series, histogram| {
             let edge =
@@ -60,7 +60,7 @@ impl<'a> Families<'a> {
         name: &str,
         help: &str,
         kind: MetricType,
-        series: impl IntoIterator<Item = ([Label<'r>; N], T)>,
+        series: impl IntoIterator<Item = ([MetricLabel<'r>; N], T)>,
         write: impl Fn(MetricEncoder<'_>, T) -> fmt::Result,
     ) -> fmt::Result {
         let mut series = series.into_iter().peekable();

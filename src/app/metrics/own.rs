@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::families::{Families, Label};
+use super::families::{Families, MetricLabel};
 use super::reading::Reading;
 use crate::actors::QueueStatus;
 use crate::core::health::threshold;
@@ -112,7 +112,7 @@ fn histograms(reading: &Reading, families: &mut Families<'_>) -> fmt::Result {
     families.histograms("celeriac_time_to_run_seconds", help, runs)
 }
 
-fn of(queue: &QueueStatus) -> [Label<'_>; 1] {
+fn of(queue: &QueueStatus) -> [MetricLabel<'_>; 1] {
     [("queue", queue.name.as_str())]
 }
 
@@ -121,12 +121,12 @@ fn with<'r, T>(
     label: &'static str,
     text: &'static str,
     value: T,
-) -> ([Label<'r>; 2], T) {
+) -> ([MetricLabel<'r>; 2], T) {
     ([("queue", queue.name.as_str()), (label, text)], value)
 }
 
 /// What the tasks of a queue wait for. A ready task waits for a slot, unless nothing starts at all.
-fn waiting(queue: &QueueStatus) -> [([Label<'_>; 2], f64); 6] {
+fn waiting(queue: &QueueStatus) -> [([MetricLabel<'_>; 2], f64); 6] {
     let (paused, halted) = (queue.paused, queue.halted.is_some());
     let ready = |here: bool| if here { queue.ready as f64 } else { 0.0 };
     [

@@ -21,14 +21,14 @@ pub(super) struct Reading {
     /// The names of the queues that did not answer.
     pub(super) missing: Vec<String>,
     /// By queue and task, of all queues that this program serves or sends to.
-    pub(super) tasks: BTreeMap<TaskKey, TaskReading>,
+    pub(super) tasks: BTreeMap<QueueTask, TaskReading>,
     /// How many calls went to another queue than theirs because of their tenant's rate, by queue.
     pub(super) demoted: BTreeMap<String, u64>,
 }
 
 /// A task in a queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TaskKey {
+pub(super) struct QueueTask {
     pub(super) queue: String,
     pub(super) task: String,
 }
@@ -44,15 +44,15 @@ pub(super) struct TaskReading {
 impl Reading {
     pub(super) async fn of(celeriac: &Celeriac) -> Self {
         let Replies { replies: queues, missing } = celeriac.accounts().await;
-        let mut tasks: BTreeMap<TaskKey, TaskReading> = BTreeMap::new();
+        let mut tasks: BTreeMap<QueueTask, TaskReading> = BTreeMap::new();
         for queue in &queues {
             for (task, accounts) in queue.accounts.tasks() {
-                let key = TaskKey { queue: queue.status.name.clone(), task: task.to_owned() };
+                let key = QueueTask { queue: queue.status.name.clone(), task: task.to_owned() };
                 tasks.insert(key, TaskReading { accounts: accounts.clone(), has_come: true });
             }
         }
         for (task, queue, accounts) in celeriac.runtime().events.counts().read() {
-            tasks.entry(TaskKey { queue, task }).or_default().accounts.add(&accounts);
+            tasks.entry(QueueTask { queue, task }).or_default().accounts.add(&accounts);
         }
         Self {
             host: host_of(celeriac.node()),

@@ -34,7 +34,7 @@ const QUEUES: [&str; 2] = [FAILED, DEAD];
 const AT_A_TIME: Duration = Duration::from_secs(30);
 
 /// A look at one of the queues. What is not taken goes back when it is closed or dropped.
-struct Look {
+struct QueueBrowse {
     queue: &'static str,
     channel: Channel,
     unread: UnreadWatch,
@@ -47,7 +47,7 @@ struct FetchedTask {
     delivery_tag: u64,
 }
 
-impl Look {
+impl QueueBrowse {
     /// Begins to look. `None`: there is no such queue yet, so nothing is in it; to make it is for who puts something there.
     async fn at(shared: &AmqpInner, queue: &'static str) -> Result<Option<Self>, BrokerError> {
         if shared.topology.waiting(&queue.into()).await?.is_none() {
@@ -95,7 +95,7 @@ async fn list(
 ) -> Result<Vec<FailedTask>, BrokerError> {
     let (mut all, now) = (Vec::new(), now());
     for queue in QUEUES {
-        let Some(look) = Look::at(shared, queue).await? else { continue };
+        let Some(look) = QueueBrowse::at(shared, queue).await? else { continue };
         let mut left = limit;
         while left > 0
             && let Some(fetched) = look.next(shared).await?
@@ -114,7 +114,7 @@ async fn list(
 async fn ids(shared: &Arc<AmqpInner>, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
     let (mut all, now) = (Vec::new(), now());
     for queue in QUEUES {
-        let Some(look) = Look::at(shared, queue).await? else { continue };
+        let Some(look) = QueueBrowse::at(shared, queue).await? else { continue };
         while let Some(fetched) = look.next(shared).await? {
             if filter.takes(&fetched.task, now) {
                 all.push((fetched.task.failed_at, fetched.task.message.id));
@@ -158,7 +158,7 @@ async fn retry_of(
     if wanted.is_empty() {
         return Ok(());
     }
-    let Some(look) = Look::at(shared, queue).await? else { return Ok(()) };
+    let Some(look) = QueueBrowse::at(shared, queue).await? else { return Ok(()) };
     while !wanted.is_empty()
         && let Some(FetchedTask { task, again, delivery_tag }) = look.next(shared).await?
     {
@@ -230,7 +230,7 @@ async fn delete(shared: &Arc<AmqpInner>, ids: &[TaskId]) -> Result<Vec<TaskId>, 
     let wanted: HashSet<&TaskId> = ids.iter().collect();
     let mut deleted = HashSet::new();
     for queue in QUEUES {
-        let Some(look) = Look::at(shared, queue).await? else { continue };
+        let Some(look) = QueueBrowse::at(shared, queue).await? else { continue };
         while deleted.len() < wanted.len()
             && let Some(FetchedTask { task, delivery_tag, .. }) = look.next(shared).await?
         {

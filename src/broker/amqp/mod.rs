@@ -80,7 +80,7 @@ use parked::ParkedTasks;
 use partitions::Partitions;
 use post::OutgoingMessage;
 use publisher::{Attempt, Publisher};
-use replies::Replies;
+use replies::ControlReplies;
 use topology::{Topology, short};
 use vain_priorities::VainPriorities;
 
@@ -122,7 +122,7 @@ struct AmqpInner {
     refused: AtomicU64,
     /// The number of failed tasks that RabbitMQ has refused to keep.
     dropped_failed: AtomicU64,
-    replies: Replies,
+    replies: ControlReplies,
     /// Whether RabbitMQ failed to answer the last count in time.
     silent: AtomicBool,
     vain_priorities: VainPriorities,
@@ -366,7 +366,7 @@ impl AmqpInner {
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
             dropped_failed: AtomicU64::new(0),
-            replies: Replies::default(),
+            replies: ControlReplies::default(),
             silent: AtomicBool::new(false),
             vain_priorities: VainPriorities::default(),
             partitions,

@@ -24,20 +24,20 @@ impl NodeName {
     }
 
     /// The name that this process takes if another one keeps its own: the same with this process's id in it.
-    pub(super) fn beside(&self) -> Arc<str> {
-        beside(&self.get(), std::process::id()).into()
+    pub(super) fn second_name(&self) -> Arc<str> {
+        second_name(&self.get(), std::process::id()).into()
     }
 
-    /// Takes [that name](Self::beside).
+    /// Takes [that name](Self::second_name).
     pub(super) fn give_way(&self) -> Arc<str> {
-        let other = self.beside();
+        let other = self.second_name();
         *self.0.write() = Arc::clone(&other);
         other
     }
 }
 
 /// The name with a process's id in it.
-fn beside(node: &str, process: u32) -> String {
+fn second_name(node: &str, process: u32) -> String {
     let (name, host) = node.split_once('@').unwrap_or((node, "localhost"));
     format!("{name}-{process}@{host}")
 }
@@ -100,6 +100,6 @@ mod tests {
             assert_eq!(expand(stated, "web1.example.org"), name, "{stated:?}");
         }
         assert_eq!(expand(Some("w@%n"), "plain"), "w@plain");
-        assert_eq!(beside("w1@host", 42), "w1-42@host");
+        assert_eq!(second_name("w1@host", 42), "w1-42@host");
     }
 }

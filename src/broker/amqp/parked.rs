@@ -23,15 +23,15 @@ type ParkedTask = (Arc<Message>, Option<Arc<DeliveryInfo>>);
 
 /// The list of the tasks that wait, by ETA.
 #[derive(Default)]
-pub(super) struct ParkedTasks(Mutex<Table>);
+pub(super) struct ParkedTasks(Mutex<ParkedTable>);
 
 #[derive(Default)]
-struct Table {
+struct ParkedTable {
     tasks: BTreeMap<(Timestamp, TaskId), ParkedTask>,
     bytes: usize,
 }
 
-impl Table {
+impl ParkedTable {
     fn forget_the_due(&mut self, now: Timestamp) {
         while let Some(first) = self.tasks.first_entry()
             && first.key().0 <= now

@@ -75,7 +75,7 @@ pub(super) async fn listen(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListe
             _ => return,
         };
         let node = shared.node();
-        let own = Mailbox { node: node.clone(), queue: control::queue_of(&node), answers: true };
+        let own = PidboxQueue { node: node.clone(), queue: control::queue_of(&node), answers: true };
         let followed = shared.link.during(async { Ok(follow(&shared, &listener, &up, &own).await) }).await;
         match followed.unwrap_or_else(|error| Err(error.into())) {
             Ok(()) => (pause, locked_since) = (ReconnectPause::default(), None),
@@ -108,7 +108,7 @@ pub(super) async fn listen(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListe
 }
 
 /// A queue of this process for requests.
-struct Mailbox {
+struct PidboxQueue {
     node: Arc<str>,
     queue: String,
     /// Whether requests are answered. If not, they are obeyed all the same.
@@ -125,8 +125,8 @@ async fn hold_out(
     until: Instant,
 ) {
     tracing::debug!(%node, "the queue of this node's name is locked; trying again");
-    let queue = control::queue_of(&shared.node.beside());
-    let beside = Mailbox { node: node.clone(), queue, answers: false };
+    let queue = control::queue_of(&shared.node.second_name());
+    let second = PidboxQueue { node: node.clone(), queue, answers: false };
     let is_free = async {
         while Instant::now() < until {
             tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
@@ -141,7 +141,7 @@ async fn hold_out(
         }
     };
     tokio::select! {
-        followed = follow(shared, listener, up, &beside) => {
+        followed = follow(shared, listener, up, &second) => {
             if let Err(Failed { error, .. }) = followed {
                 tracing::debug!(%error, "no remote control is heard for a moment");
             }
@@ -177,9 +177,9 @@ async fn follow(
     shared: &Arc<AmqpInner>,
     listener: &Arc<dyn BrokerListener>,
     up: &LiveConnection,
-    mailbox: &Mailbox,
+    mailbox: &PidboxQueue,
 ) -> Result<(), Failed> {
-    let Mailbox { node, answers, .. } = mailbox;
+    let PidboxQueue { node, answers, .. } = mailbox;
     let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
     declare_exchange(&channel, control::EXCHANGE, ExchangeKind::Fanout).await?;
     // The reply exchange must be there: a reply to an exchange that is not there would close its channel.

@@ -71,14 +71,16 @@ impl SourcePlans {
     }
 
     /// Returns the next change that must be made, if there is one. The caller asks until there is none.
-    pub(super) fn next(&mut self) -> Option<Change> {
+    pub(super) fn next(&mut self) -> Option<PrefetchChange> {
         let count = self.count();
         let outside =
             |consumer: u64, source: usize| consumer * count + u64::try_from(source).unwrap_or_default();
         self.plans.iter_mut().enumerate().find_map(|(source, plan)| {
             Some(match plan.next()? {
-                Change::Begin(consumer, limit) => Change::Begin(outside(consumer, source), limit),
-                Change::End(consumer) => Change::End(outside(consumer, source)),
+                PrefetchChange::Begin(consumer, limit) => {
+                    PrefetchChange::Begin(outside(consumer, source), limit)
+                }
+                PrefetchChange::End(consumer) => PrefetchChange::End(outside(consumer, source)),
             })
         })
     }
@@ -95,7 +97,7 @@ impl SourcePlans {
 
 /// A change that must be made on the channel.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum PrefetchChange {
     /// Begin a consumer of this number with this limit.
     Begin(u64, usize),
     /// End the consumer of this number.
@@ -135,7 +137,7 @@ impl PrefetchPlan {
     }
 
     /// Returns the next change that must be made, if there is one. The caller asks until there is none.
-    pub(super) fn next(&mut self) -> Option<Change> {
+    pub(super) fn next(&mut self) -> Option<PrefetchChange> {
         let limits: usize = self.live.values().sum();
         let orphaned: usize =
             self.held.iter().filter(|(c, _)| !self.live.contains_key(c)).map(|(_, n)| n).sum();
@@ -143,7 +145,7 @@ impl PrefetchPlan {
         let joined = self.held.is_empty() && limits != self.prefetch;
         if limits > 0 && (limits + orphaned > self.prefetch || joined) {
             let (consumer, _) = self.live.pop_last()?;
-            return Some(Change::End(consumer));
+            return Some(PrefetchChange::End(consumer));
         }
         let free = self.prefetch.saturating_sub(limits + orphaned);
         // A new consumer does not begin for each settled delivery of an ended consumer. It begins only when it doubles
@@ -151,7 +153,7 @@ impl PrefetchPlan {
         if free > 0 && (orphaned == 0 || free >= limits.max(1)) {
             self.last += 1;
             self.live.insert(self.last, free);
-            return Some(Change::Begin(self.last, free));
+            return Some(PrefetchChange::Begin(self.last, free));
         }
         None
     }
@@ -161,7 +163,7 @@ impl PrefetchPlan {
 mod tests {
     use super::*;
 
-    fn all(plan: &mut PrefetchPlan) -> Vec<Change> {
+    fn all(plan: &mut PrefetchPlan) -> Vec<PrefetchChange> {
         std::iter::from_fn(|| plan.next()).collect()
     }
 
@@ -169,43 +171,54 @@ mod tests {
     fn more_begins_a_second_one_and_less_waits_for_what_is_out() {
         let mut plan = PrefetchPlan::default();
         plan.set(2);
-        assert_eq!(all(&mut plan), [Change::Begin(1, 2)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::Begin(1, 2)]);
         (0..2).for_each(|_| plan.deliver(1));
         plan.set(5);
-        assert_eq!(all(&mut plan), [Change::Begin(2, 3)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::Begin(2, 3)]);
         (0..3).for_each(|_| plan.deliver(2));
         plan.set(3);
-        assert_eq!(all(&mut plan), [Change::End(2), Change::End(1)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::End(2), PrefetchChange::End(1)]);
         plan.settle(1);
         plan.settle(2);
         assert_eq!(all(&mut plan), []);
         plan.settle(2);
-        assert_eq!(all(&mut plan), [Change::Begin(3, 1)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::Begin(3, 1)]);
         plan.deliver(3);
         plan.settle(1);
-        assert_eq!(all(&mut plan), [Change::Begin(4, 1)], "one is with the last orphan");
+        assert_eq!(all(&mut plan), [PrefetchChange::Begin(4, 1)], "one is with the last orphan");
         plan.settle(2);
         plan.settle(3);
-        assert_eq!(all(&mut plan), [Change::End(4), Change::End(3), Change::Begin(5, 3)], "joined");
+        assert_eq!(
+            all(&mut plan),
+            [PrefetchChange::End(4), PrefetchChange::End(3), PrefetchChange::Begin(5, 3)],
+            "joined"
+        );
     }
 
     #[test]
     fn a_partition_has_half_the_prefetch_and_a_consumer_of_its_own() {
         let mut plans = SourcePlans::new(2);
         plans.set(5);
-        let begun: Vec<Change> = std::iter::from_fn(|| plans.next()).collect();
-        assert_eq!(begun, [Change::Begin(3, 5), Change::Begin(4, 3), Change::Begin(5, 3)]);
+        let begun: Vec<PrefetchChange> = std::iter::from_fn(|| plans.next()).collect();
+        assert_eq!(
+            begun,
+            [PrefetchChange::Begin(3, 5), PrefetchChange::Begin(4, 3), PrefetchChange::Begin(5, 3)]
+        );
         assert_eq!([3, 4, 5].map(|consumer| plans.source_of(consumer)), [0, 1, 2]);
         plans.deliver(4);
         plans.set(0);
-        let ended: Vec<Change> = std::iter::from_fn(|| plans.next()).collect();
-        assert_eq!(ended, [Change::End(3), Change::End(4), Change::End(5)]);
+        let ended: Vec<PrefetchChange> = std::iter::from_fn(|| plans.next()).collect();
+        assert_eq!(ended, [PrefetchChange::End(3), PrefetchChange::End(4), PrefetchChange::End(5)]);
         assert!(!plans.is_live(4));
         plans.set(2);
-        let again: Vec<Change> = std::iter::from_fn(|| plans.next()).collect();
-        assert_eq!(again, [Change::Begin(6, 2), Change::Begin(8, 1)], "the other one has its delivery out");
+        let again: Vec<PrefetchChange> = std::iter::from_fn(|| plans.next()).collect();
+        assert_eq!(
+            again,
+            [PrefetchChange::Begin(6, 2), PrefetchChange::Begin(8, 1)],
+            "the other one has its delivery out"
+        );
         plans.settle(4);
-        assert_eq!(plans.next(), Some(Change::Begin(7, 1)));
+        assert_eq!(plans.next(), Some(PrefetchChange::Begin(7, 1)));
         assert!(plans.is_live(7) && plans.is_live(8));
         plans.clear();
         assert!(!plans.is_live(7));
@@ -215,7 +228,7 @@ mod tests {
     fn a_queue_without_partitions_has_the_numbers_of_its_plan() {
         let mut plans = SourcePlans::new(0);
         plans.set(2);
-        assert_eq!((plans.next(), plans.next()), (Some(Change::Begin(1, 2)), None));
+        assert_eq!((plans.next(), plans.next()), (Some(PrefetchChange::Begin(1, 2)), None));
         assert_eq!(plans.source_of(1), 0);
     }
 
@@ -225,9 +238,9 @@ mod tests {
         plan.set(2);
         all(&mut plan);
         plan.set(5);
-        assert_eq!(all(&mut plan), [Change::End(1), Change::Begin(2, 5)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::End(1), PrefetchChange::Begin(2, 5)]);
         plan.set(3);
-        assert_eq!(all(&mut plan), [Change::End(2), Change::Begin(3, 3)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::End(2), PrefetchChange::Begin(3, 3)]);
     }
 
     #[test]
@@ -236,12 +249,12 @@ mod tests {
         plan.set(3);
         all(&mut plan);
         plan.set(0);
-        assert_eq!(all(&mut plan), [Change::End(1)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::End(1)]);
         assert!(!plan.is_live(1));
         plan.set(4);
-        assert_eq!(all(&mut plan), [Change::Begin(2, 4)]);
+        assert_eq!(all(&mut plan), [PrefetchChange::Begin(2, 4)]);
         plan.deliver(2);
         plan.clear();
-        assert_eq!(all(&mut plan), [Change::Begin(3, 4)], "the channel was lost");
+        assert_eq!(all(&mut plan), [PrefetchChange::Begin(3, 4)], "the channel was lost");
     }
 }

@@ -34,7 +34,7 @@ const REMEMBERED: usize = 256;
 
 /// The sending end of remote control.
 #[derive(Default)]
-pub(super) struct Replies {
+pub(super) struct ControlReplies {
     channel: tokio::sync::Mutex<Option<Channel>>,
     /// The exchanges because of which RabbitMQ closed a channel, and when it did.
     bad: Mutex<HashMap<String, Instant>>,
@@ -42,7 +42,7 @@ pub(super) struct Replies {
     pub(super) refused: AtomicU64,
 }
 
-impl Replies {
+impl ControlReplies {
     async fn channel(&self, shared: &AmqpInner) -> Result<Channel, BrokerError> {
         let mut open = self.channel.lock().await;
         if let Some(channel) = open.as_ref().filter(|channel| channel.status().connected()) {

@@ -51,9 +51,9 @@ struct PartRow {
 
 /// The chords that the commit under construction changes.
 #[derive(Default)]
-pub(super) struct Chords(HashMap<String, Changed>);
+pub(super) struct Chords(HashMap<String, ChangedChord>);
 
-struct Changed {
+struct ChangedChord {
     /// The chord's row as it is to be written; `None`: the row is to be deleted.
     row: Option<ChordRow>,
     /// Parts to be written, by their keys.
@@ -75,7 +75,7 @@ impl Chords {
     pub(super) fn open(&mut self, tables: &Tables, group: &str, size: u64) -> Result<(), BrokerError> {
         let row = Some(ChordRow { size, count: 0, touched: now() });
         let gone = keys_of_parts(tables, group)?;
-        self.0.insert(group.to_owned(), Changed { row, parts: BTreeMap::new(), gone });
+        self.0.insert(group.to_owned(), ChangedChord { row, parts: BTreeMap::new(), gone });
         Ok(())
     }
 
@@ -133,14 +133,14 @@ impl Chords {
         Ok(())
     }
 
-    fn changed(&mut self, tables: &Tables, group: &str) -> Result<&mut Changed, BrokerError> {
+    fn changed(&mut self, tables: &Tables, group: &str) -> Result<&mut ChangedChord, BrokerError> {
         if !self.0.contains_key(group) {
             let row = tables.get(TableName::Meta, &chord_key(group))?;
             let row = row.as_deref().map(decode::<ChordRow>).transpose()?;
-            let changed = Changed { row, parts: BTreeMap::new(), gone: Vec::new() };
+            let changed = ChangedChord { row, parts: BTreeMap::new(), gone: Vec::new() };
             self.0.insert(group.to_owned(), changed);
         }
-        Ok(self.0.entry(group.to_owned()).or_insert_with(|| Changed {
+        Ok(self.0.entry(group.to_owned()).or_insert_with(|| ChangedChord {
             row: None,
             parts: BTreeMap::new(),
             gone: Vec::new(),
@@ -149,7 +149,7 @@ impl Chords {
 
     /// Adds the rows of the changed chords to those of the commit.
     pub(super) fn stage(&self, writes: &mut Writes) -> Result<(), BrokerError> {
-        for (group, Changed { row, parts, gone }) in &self.0 {
+        for (group, ChangedChord { row, parts, gone }) in &self.0 {
             gone.iter().for_each(|key| writes.delete(TableName::Meta, key));
             match row {
                 Some(row) => writes.put(TableName::Meta, &chord_key(group), &encode(row)?),

@@ -34,7 +34,7 @@ pub(super) enum EngineCommand {
         messages: Vec<(Arc<Message>, Vec<u8>)>,
         sizes: Vec<(String, u64)>,
         /// The group of a chord that gets one more member by these messages.
-        beside: Option<String>,
+        extended_chord: Option<String>,
         unique: bool,
         reply: ReplySender<Option<TaskId>>,
     },

@@ -202,8 +202,8 @@ impl Engine {
             EngineCommand::Publish { message, row, unique, reply } => {
                 self.publish(message, row, unique, reply);
             }
-            EngineCommand::PublishAll { messages, sizes, beside, unique, reply } => {
-                self.publish_all(messages, (sizes, beside), unique, reply);
+            EngineCommand::PublishAll { messages, sizes, extended_chord, unique, reply } => {
+                self.publish_all(messages, (sizes, extended_chord), unique, reply);
             }
             EngineCommand::Settle { queue, tag, settle, row, done } => {
                 self.settle(queue, tag, settle, row, done);
@@ -345,12 +345,12 @@ impl Engine {
         self.commit.published.push(Published { reply: Some(reply), arrival });
     }
 
-    /// Takes all of these messages or none. `sizes`: the chords that are opened, with their sizes. `beside`: the
+    /// Takes all of these messages or none. `sizes`: the chords that are opened, with their sizes. `extended_chord`: the
     /// chord that gets one more member.
     fn publish_all(
         &mut self,
         messages: Vec<(Arc<Message>, Vec<u8>)>,
-        (sizes, beside): (Vec<(String, u64)>, Option<String>),
+        (sizes, extended_chord): (Vec<(String, u64)>, Option<String>),
         unique: bool,
         reply: ReplySender<Option<TaskId>>,
     ) {
@@ -365,7 +365,7 @@ impl Engine {
                 }
             }
         }
-        let extended = beside.as_deref().map_or(Ok(()), |group| self.extend_chord(group));
+        let extended = extended_chord.as_deref().map_or(Ok(()), |group| self.extend_chord(group));
         let mut sizes = sizes.iter();
         let opened =
             extended.and_then(|()| sizes.try_for_each(|(group, size)| self.open_chord(group, *size)));

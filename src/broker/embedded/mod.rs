@@ -82,7 +82,7 @@ use tokio::sync::oneshot;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
     DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker,
-    Publishing, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows, limits,
+    PublishFuture, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
 use crate::store::chord::LARGEST_CHORD;
@@ -251,13 +251,13 @@ impl EmbeddedBroker {
     ///
     /// # Errors
     /// The message was not handed over.
-    fn hand_over(&self, message: Arc<Message>, unique: bool) -> Result<Publishing<'static>, BrokerError> {
+    fn hand_over(&self, message: Arc<Message>, unique: bool) -> Result<PublishFuture<'static>, BrokerError> {
         limits::check(&message)?;
         if is_volatile(&message) {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id.clone()));
             }
-            return Ok(Publishing::answered(self.inner.volatile.publish_now(message, unique)));
+            return Ok(PublishFuture::answered(self.inner.volatile.publish_now(message, unique)));
         }
         if unique && self.inner.volatile.knows(&message.id)? {
             return Err(BrokerError::DuplicateId(message.id.clone()));
@@ -267,16 +267,16 @@ impl EmbeddedBroker {
         let (reply, answer) = oneshot::channel();
         let publish = EngineCommand::Publish { message, row, unique, reply };
         self.inner.requests.send(publish).map_err(|_| BrokerError::Closed)?;
-        Ok(Publishing::asked(receipt, answer))
+        Ok(PublishFuture::asked(receipt, answer))
     }
 
-    /// Takes all of these messages in one commit, or none. `beside`: the group of a chord that gets one more
+    /// Takes all of these messages in one commit, or none. `extended_chord`: the group of a chord that gets one more
     /// member.
     async fn publish_together(
         &self,
         messages: Vec<Message>,
         sizes: Vec<(String, u64)>,
-        beside: Option<String>,
+        extended_chord: Option<String>,
         unique: bool,
     ) -> Result<(), BrokerError> {
         let mut rows = Vec::with_capacity(messages.len());
@@ -288,7 +288,7 @@ impl EmbeddedBroker {
             let row = rows::encode_message(&message)?;
             rows.push((Arc::new(message), row));
         }
-        self.ask(|reply| EngineCommand::PublishAll { messages: rows, sizes, beside, unique, reply })
+        self.ask(|reply| EngineCommand::PublishAll { messages: rows, sizes, extended_chord, unique, reply })
             .await
             .map(drop)
     }
@@ -430,8 +430,8 @@ impl Broker for EmbeddedBroker {
         self.begin_publish(Arc::new(message), unique).await
     }
 
-    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
-        self.hand_over(message, unique).unwrap_or_else(|error| Publishing::answered(Err(error)))
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
+        self.hand_over(message, unique).unwrap_or_else(|error| PublishFuture::answered(Err(error)))
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

@@ -14,14 +14,12 @@ use std::ops::Bound;
 
 use super::ready_key::rest_of_line;
 use super::rows::SEQ;
-use super::tables::{MergedRows, Slice, TableName, Tables};
+use super::tables::{MergedRows, RawRow, Slice, TableName, Tables};
 
 /// The most keys in a gap that are asked for one by one.
 const CANDIDATES: u64 = 1 << 16;
 /// The bytes of a key in which steps are taken.
 const WIDTH: std::ops::RangeInclusive<usize> = 16..=64;
-
-type RowBytes = (Slice, Slice);
 
 /// The readable rows from a start to an end, in order.
 pub(super) struct Readable {
@@ -32,7 +30,7 @@ pub(super) struct Readable {
     from: Vec<u8>,
     end: Bound<Vec<u8>>,
     /// Rows that were found between unreadable ones.
-    found: VecDeque<RowBytes>,
+    found: VecDeque<RawRow>,
     /// The ranges that could not be read.
     pub(super) gaps: Vec<Gap>,
 }
@@ -80,7 +78,7 @@ impl Readable {
     }
 
     /// Tries to read from this key on. Answers with the first row, if there is one.
-    fn look(&self, start: &[u8]) -> Result<Option<RowBytes>, String> {
+    fn look(&self, start: &[u8]) -> Result<Option<RawRow>, String> {
         if self.is_past(start) {
             return Ok(None);
         }
@@ -247,7 +245,7 @@ impl Readable {
         let end = to.map_or_else(|| self.end.as_ref().map(Vec::as_slice), Bound::Excluded);
         let known: HashSet<Slice> = self.found.iter().map(|(key, _)| key.clone()).collect();
         let rows = self.tables.in_log(self.table, from, end).flatten();
-        let new: Vec<RowBytes> = rows.filter(|(key, _)| !known.contains(key)).collect();
+        let new: Vec<RawRow> = rows.filter(|(key, _)| !known.contains(key)).collect();
         if !new.is_empty() {
             self.found.extend(new);
             self.found.make_contiguous().sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -262,9 +260,9 @@ impl Readable {
 }
 
 impl Iterator for Readable {
-    type Item = RowBytes;
+    type Item = RawRow;
 
-    fn next(&mut self) -> Option<RowBytes> {
+    fn next(&mut self) -> Option<RawRow> {
         loop {
             if let Some(row) = self.found.pop_front() {
                 return Some(row);

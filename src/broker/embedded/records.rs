@@ -9,7 +9,7 @@ use super::EmbeddedBroker;
 use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::core::key::joined;
-use crate::store::embedded::Tables;
+use crate::store::embedded::RecordTables;
 use crate::store::{
     ChordJoin, ChordPart, EmbeddedStore, GroupResult, LocalPermits, MemoryStore, Notes, ParkedPermit,
     Parking, StoreError, Waiters,
@@ -69,7 +69,7 @@ impl Parking for EmbeddedBroker {
 }
 
 #[async_trait]
-impl Tables for EmbeddedBroker {
+impl RecordTables for EmbeddedBroker {
     fn in_memory(&self) -> &MemoryStore {
         self.volatile_results()
     }

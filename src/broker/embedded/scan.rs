@@ -10,7 +10,7 @@ use super::lanes::LaneBatch;
 use super::queue_cursor::QueueCursor;
 use super::ready_key::{LineNumber, ReadyKey, line_bounds};
 use super::rows::{TaskRow, decode, due_of, scheduled_bounds, scheduled_key, task_key};
-use super::tables::{Slice, TableName, Tables, Writes};
+use super::tables::{RawRow, Slice, TableName, Tables, Writes};
 use crate::broker::{BrokerError, Delivery};
 use crate::core::Timestamp;
 use crate::task::Message;
@@ -18,9 +18,6 @@ use crate::task::clock::now;
 
 /// The most rows that one scan or one promotion takes.
 const STEP: usize = 1024;
-
-/// A row of the table `messages`: its key and its bytes.
-type RowBytes = (Slice, Slice);
 
 impl Engine {
     /// Delivers rows from the disk to the consumers that have room.
@@ -165,7 +162,7 @@ impl Engine {
 
 /// Reads the next rows that are not held, in the order in which their lines take turns. A line that has fewer rows than it was
 /// asked for gives way to the others in the next scan.
-fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<RowBytes> {
+fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<RawRow> {
     let turns = cursor.turns(STEP);
     let Some(first) = turns.first().copied() else { return Vec::new() };
     if turns.iter().all(|line| *line == first) {
@@ -174,7 +171,7 @@ fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<RowBytes> {
     // Each line is read once, and then the lines take turns.
     let mut shares: BTreeMap<LineNumber, usize> = BTreeMap::new();
     turns.iter().for_each(|line| *shares.entry(*line).or_default() += 1);
-    let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<RowBytes>> = BTreeMap::new();
+    let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<RawRow>> = BTreeMap::new();
     for (line, share) in shares {
         lines.insert(line, read_line(tables, cursor, line, share).into_iter());
     }
@@ -182,7 +179,7 @@ fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<RowBytes> {
 }
 
 /// Reads up to `count` rows of a line that are not held, in order. Passes over rows that cannot be read.
-fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count: usize) -> Vec<RowBytes> {
+fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count: usize) -> Vec<RawRow> {
     let mut rows = Vec::with_capacity(count);
     if cursor.line(line).is_none() {
         cursor.has_no_line(line);
@@ -249,7 +246,7 @@ fn read(
     start: &[u8],
     end: Bound<&[u8]>,
     room: usize,
-    rows: &mut Vec<RowBytes>,
+    rows: &mut Vec<RawRow>,
 ) -> ReadEnd {
     let (mut last, mut has_ended) = (None, true);
     let mut found = tables.readable(TableName::Messages, start, end);

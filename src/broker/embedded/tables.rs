@@ -63,6 +63,9 @@ impl TableName {
     }
 }
 
+/// A row as it is stored: its key and its bytes.
+pub(super) type RawRow = (Slice, Slice);
+
 /// Places from which rows could not be read: a table and a key.
 type UnreadableRows = HashSet<(TableName, Vec<u8>)>;
 

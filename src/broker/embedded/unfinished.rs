@@ -24,10 +24,10 @@ use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
 /// A range of keys of a table: the table, the first key, and the end.
-type KeyRange = (TableName, &'static [u8], Bound<&'static [u8]>);
+type TableRange = (TableName, &'static [u8], Bound<&'static [u8]>);
 
 /// A range of keys as above, of which the keys are made.
-type OwnKeyRange = (TableName, Vec<u8>, Bound<Vec<u8>>);
+type OwnedTableRange = (TableName, Vec<u8>, Bound<Vec<u8>>);
 
 /// The most tasks that one commit takes out.
 const STEP: usize = 1024;
@@ -38,7 +38,7 @@ const REST: Duration = Duration::from_millis(5);
 const ROWS: u32 = 256;
 /// Where the rows of tasks that are not over lie. Those in lanes come first: who takes them out in this order lets none of them
 /// into its lane.
-const RANGES: [KeyRange; 2] = [
+const RANGES: [TableRange; 2] = [
     (TableName::Lanes, &[lanes::WAITING], Bound::Excluded(&[lanes::WAITING + 1])),
     (TableName::Messages, &[], Bound::Unbounded),
 ];
@@ -157,8 +157,8 @@ impl EmbeddedBroker {
 }
 
 /// Where the rows of tasks of a queue that are not over lie, or of all: in the order of [`RANGES`].
-fn ranges(tables: &Tables, queue: Option<&str>) -> Vec<OwnKeyRange> {
-    let own = |(table, start, end): KeyRange| (table, start.to_vec(), end.map(<[u8]>::to_vec));
+fn ranges(tables: &Tables, queue: Option<&str>) -> Vec<OwnedTableRange> {
+    let own = |(table, start, end): TableRange| (table, start.to_vec(), end.map(<[u8]>::to_vec));
     let [in_lanes, in_queues] = RANGES.map(own);
     if queue.is_none() {
         return vec![in_lanes, in_queues];

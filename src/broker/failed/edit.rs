@@ -12,7 +12,7 @@ use super::filter::{FindParams, Params};
 use crate::catalogue::Argument;
 use crate::task::{Arguments, Message, panic_message};
 
-type Change = dyn Fn(&mut Message, &Params) -> Result<(), String> + Send + Sync;
+type EditFunction = dyn Fn(&mut Message, &Params) -> Result<(), String> + Send + Sync;
 
 /// A change of the arguments of failed tasks, which is made when they are tried again.
 ///
@@ -25,7 +25,7 @@ type Change = dyn Fn(&mut Message, &Params) -> Result<(), String> + Send + Sync;
 /// ```
 #[derive(Clone)]
 pub struct TaskEdit {
-    change: Arc<Change>,
+    change: Arc<EditFunction>,
     params: Params,
 }
 

@@ -41,7 +41,7 @@ pub struct TaskFilter {
     until: Option<Timestamp>,
     is_dead_letter: Option<bool>,
     params: Params,
-    choice: Choice,
+    choice: FilterFunction,
     scans: bool,
     /// The argument by whose index pages of tasks are found.
     index: Option<String>,
@@ -49,11 +49,11 @@ pub struct TaskFilter {
 
 /// A condition that a function checks.
 #[derive(Clone, Default)]
-struct Choice(Option<Arc<Chooses>>);
+struct FilterFunction(Option<Arc<Chooses>>);
 
 type Chooses = dyn Fn(&Message) -> bool + Send + Sync;
 
-impl fmt::Debug for Choice {
+impl fmt::Debug for FilterFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "a function" } else { "none" })
     }
@@ -175,7 +175,7 @@ impl TaskFilter {
     /// One that only counts and chooses none can look at any number of tasks, because no list of them is made.
     #[must_use]
     pub fn matching(mut self, chooses: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
-        self.choice = Choice(Some(Arc::new(chooses)));
+        self.choice = FilterFunction(Some(Arc::new(chooses)));
         self
     }
 

@@ -18,8 +18,8 @@ use async_trait::async_trait;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Lanes, Publishing, QueueCounts, Results, Sink,
-    TenantBacklog, UniqueWindows,
+    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, Lanes, PublishFuture, QueueCounts, Results,
+    Sink, TenantBacklog, UniqueWindows,
 };
 use crate::task::panic::{self, Fixed};
 use crate::task::{Message, Receipt, TaskId};
@@ -98,11 +98,11 @@ impl Broker for GuardedBroker {
         self.begin_publish(Arc::new(message), unique).await
     }
 
-    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
         let given = &*self.given;
         match panic::tried("broker", "publish", move || given.begin_publish(message, unique)) {
             Ok(publishing) => publishing.wrapped(|work| caught("publish", work)),
-            Err(text) => Publishing::answered(Err(BrokerError::Panicked(text))),
+            Err(text) => PublishFuture::answered(Err(BrokerError::Panicked(text))),
         }
     }
 

@@ -82,7 +82,7 @@ impl Broker for Broken {
         tokio::task::yield_now().await;
         panic!("publish")
     }
-    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> Publishing<'_> {
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
         if message.queue == "begun" {
             panic!("publish")
         }

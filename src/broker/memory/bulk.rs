@@ -18,11 +18,11 @@ use crate::task::{Message, TaskId};
 
 /// What is kept of the tasks that were changed: by act and by the number of the task.
 #[derive(Default)]
-pub(super) struct KeptChanges(HashMap<String, BTreeMap<u64, KeptChange>>);
+pub(super) struct KeptChanges(HashMap<String, BTreeMap<u64, TaskUndo>>);
 
 /// What undoes the change of a task.
 #[derive(Clone)]
-struct KeptChange {
+struct TaskUndo {
     id: TaskId,
     spot: MemorySpot,
     was: Was,
@@ -44,11 +44,11 @@ impl KeptChanges {
             MemorySpot::InLine(ticket) => number(true, ticket),
             MemorySpot::Delivered => return, // a delivered task has the spot to which it would go back
         };
-        let kept = KeptChange { id: message.id.clone(), spot, was };
+        let kept = TaskUndo { id: message.id.clone(), spot, was };
         self.0.entry(act.to_owned()).or_default().insert(nth, kept);
     }
 
-    fn of(&self, act: &str, kept: &KeptTask) -> Option<KeptChange> {
+    fn of(&self, act: &str, kept: &KeptTask) -> Option<TaskUndo> {
         self.0.get(act)?.get(&kept.nth).filter(|change| change.id == kept.id).cloned()
     }
 
@@ -73,7 +73,7 @@ struct WaitingMessage {
 }
 
 /// Where a task is.
-enum Sought {
+enum WaitingSearch {
     Here(WaitingMessage),
     Busy,
     Gone,
@@ -91,9 +91,9 @@ impl BulkChanges for MemoryBroker {
         let (mut found, mut outcome, mut known) = (Vec::new(), BulkOutcome::default(), HashSet::new());
         for BulkPick { id, tag } in picks {
             match state.seek(&id, tag) {
-                Sought::Here(waiting) if known.insert(id.clone()) => found.push(waiting),
-                Sought::Busy => outcome.busy.push(id),
-                Sought::Here(_) | Sought::Gone => {}
+                WaitingSearch::Here(waiting) if known.insert(id.clone()) => found.push(waiting),
+                WaitingSearch::Busy => outcome.busy.push(id),
+                WaitingSearch::Here(_) | WaitingSearch::Gone => {}
             }
         }
         if !outcome.busy.is_empty() {
@@ -214,18 +214,18 @@ impl MemoryInner {
     fn undo_one(
         self: &Arc<Self>,
         state: &mut MemoryState,
-        KeptChange { id, spot, was }: KeptChange,
+        TaskUndo { id, spot, was }: TaskUndo,
         tag: Option<u64>,
     ) -> Undone {
         match was {
             Was::Moved { from, to, runs } => match state.seek(&id, tag) {
-                Sought::Busy => Undone::Busy,
-                Sought::Here(now) if now.message.queue == to && RunMarks::of(&now.message) == runs => {
+                WaitingSearch::Busy => Undone::Busy,
+                WaitingSearch::Here(now) if now.message.queue == to && RunMarks::of(&now.message) == runs => {
                     let message = Arc::new(in_queue(&now.message, &from));
                     let back = state.move_to(&now, message, Some(spot));
                     Undone::Back([back, state.queue(&to)])
                 }
-                Sought::Here(_) | Sought::Gone => Undone::Left,
+                WaitingSearch::Here(_) | WaitingSearch::Gone => Undone::Left,
             },
             Was::Ended(message) => {
                 let is_there = state.entries.knows(&id);
@@ -256,21 +256,24 @@ impl MemoryInner {
 
 impl MemoryState {
     /// Finds a task that waits, or that is delivered under this tag.
-    fn seek(&self, id: &TaskId, tag: Option<u64>) -> Sought {
-        let Some((at, entry)) = self.entries.find(id) else { return Sought::Gone };
+    fn seek(&self, id: &TaskId, tag: Option<u64>) -> WaitingSearch {
+        let Some((at, entry)) = self.entries.find(id) else { return WaitingSearch::Gone };
         let message = Arc::clone(&entry.message);
         match entry.spot {
             MemorySpot::Delivered => {
                 let unsettled = self.queues.get(entry.queue).map(|line| &line.unsettled);
                 let held = unsettled.zip(tag).and_then(|(unsettled, tag)| unsettled.get(&tag));
                 match held.filter(|(_, held)| *held == at) {
-                    Some((rank, _)) => {
-                        Sought::Here(WaitingMessage { at, message, spot: MemorySpot::Ready(*rank), tag })
-                    }
-                    None => Sought::Busy,
+                    Some((rank, _)) => WaitingSearch::Here(WaitingMessage {
+                        at,
+                        message,
+                        spot: MemorySpot::Ready(*rank),
+                        tag,
+                    }),
+                    None => WaitingSearch::Busy,
                 }
             }
-            spot => Sought::Here(WaitingMessage { at, message, spot, tag: None }),
+            spot => WaitingSearch::Here(WaitingMessage { at, message, spot, tag: None }),
         }
     }
 

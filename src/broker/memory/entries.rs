@@ -45,7 +45,7 @@ pub(super) struct Entry {
     next: EntryIndex,
 }
 
-enum Slot {
+enum EntrySlot {
     Used(Entry),
     /// No entry; the next slot that is free.
     Free(EntryIndex),
@@ -53,7 +53,7 @@ enum Slot {
 
 /// The entries, by number and by the id of their tasks.
 pub(super) struct Entries<S = RandomState> {
-    chunks: Vec<Vec<Slot>>,
+    chunks: Vec<Vec<EntrySlot>>,
     /// The slot that is used next, of those that are free.
     free: EntryIndex,
     len: usize,
@@ -116,10 +116,10 @@ impl<S: BuildHasher> Entries<S> {
     /// Takes an entry out.
     pub(super) fn remove(&mut self, at: EntryIndex) -> Option<Entry> {
         let slot = self.chunks.get_mut(at.0 / CHUNK)?.get_mut(at.0 % CHUNK)?;
-        if let Slot::Free(_) = slot {
+        if let EntrySlot::Free(_) = slot {
             return None;
         }
-        let Slot::Used(entry) = std::mem::replace(slot, Slot::Free(self.free)) else { return None };
+        let EntrySlot::Used(entry) = std::mem::replace(slot, EntrySlot::Free(self.free)) else { return None };
         self.free = at;
         self.len -= 1;
         if entry.is_known {
@@ -135,15 +135,15 @@ impl<S: BuildHasher> Entries<S> {
 
     pub(super) fn get(&self, at: EntryIndex) -> Option<&Entry> {
         match self.chunks.get(at.0 / CHUNK)?.get(at.0 % CHUNK)? {
-            Slot::Used(entry) => Some(entry),
-            Slot::Free(_) => None,
+            EntrySlot::Used(entry) => Some(entry),
+            EntrySlot::Free(_) => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, at: EntryIndex) -> Option<&mut Entry> {
         match self.chunks.get_mut(at.0 / CHUNK)?.get_mut(at.0 % CHUNK)? {
-            Slot::Used(entry) => Some(entry),
-            Slot::Free(_) => None,
+            EntrySlot::Used(entry) => Some(entry),
+            EntrySlot::Free(_) => None,
         }
     }
 
@@ -161,8 +161,8 @@ impl<S: BuildHasher> Entries<S> {
     /// The entries to which their ids lead, in no order.
     pub(super) fn known(&self) -> impl Iterator<Item = &Entry> {
         self.chunks.iter().flatten().filter_map(|slot| match slot {
-            Slot::Used(entry) => entry.is_known.then_some(entry),
-            Slot::Free(_) => None,
+            EntrySlot::Used(entry) => entry.is_known.then_some(entry),
+            EntrySlot::Free(_) => None,
         })
     }
 
@@ -189,10 +189,10 @@ impl<S: BuildHasher> Entries<S> {
         if let Some(slot) =
             self.chunks.get_mut(free.0 / CHUNK).and_then(|chunk| chunk.get_mut(free.0 % CHUNK))
         {
-            if let Slot::Free(next) = slot {
+            if let EntrySlot::Free(next) = slot {
                 self.free = *next;
             }
-            *slot = Slot::Used(entry);
+            *slot = EntrySlot::Used(entry);
             return free;
         }
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -200,7 +200,7 @@ impl<S: BuildHasher> Entries<S> {
         }
         let before = (self.chunks.len() - 1) * CHUNK;
         let Some(chunk) = self.chunks.last_mut() else { return EntryIndex::NONE }; // one was pushed if there was none
-        chunk.push(Slot::Used(entry));
+        chunk.push(EntrySlot::Used(entry));
         EntryIndex(before + chunk.len() - 1)
     }
 

@@ -24,7 +24,7 @@ struct FailedLimits {
 
 /// The failed tasks of all queues.
 pub(super) struct MemoryFailed {
-    queues: BTreeMap<String, FailedLine>,
+    queues: BTreeMap<String, FailedQueue>,
     limits: FailedLimits,
     /// How many were dropped because there were too many.
     dropped: u64,
@@ -32,7 +32,7 @@ pub(super) struct MemoryFailed {
 
 /// The failed tasks of one queue, the oldest first, each with its bytes.
 #[derive(Default)]
-struct FailedLine {
+struct FailedQueue {
     tasks: VecDeque<(usize, Arc<FailedTask>)>,
     bytes: usize,
 }
@@ -47,7 +47,7 @@ impl Default for MemoryFailed {
     }
 }
 
-impl FailedLine {
+impl FailedQueue {
     fn pop(&mut self) -> Option<Arc<FailedTask>> {
         let (bytes, task) = self.tasks.pop_front()?;
         self.bytes -= bytes;

@@ -15,7 +15,7 @@ use super::queue::{MemoryQueues, QueueIndex};
 use super::rank::Rank;
 use super::settler::MemorySettler;
 use super::unique_windows::MemoryUniqueWindows;
-use super::{Heard, MemoryInner, MemorySpot};
+use super::{MemoryInner, MemorySpot, MessageObserver};
 use crate::broker::{DeadLetter, Delivery};
 use crate::core::Timestamp;
 use crate::task::Message;
@@ -42,7 +42,7 @@ pub(super) struct MemoryState {
     pub(super) timer_runs: bool,
     pub(super) closed: bool,
     /// Is told of each message that waits here; tests set it.
-    pub(super) heard: Option<Heard>,
+    pub(super) on_waiting: Option<MessageObserver>,
     /// What guards this state.
     pub(super) guarded_by: Weak<MemoryInner>,
 }
@@ -65,8 +65,8 @@ impl MemoryState {
     /// Puts a message into its place in a queue, which is the one that it names. A message in a lane's line is put there by
     /// the caller.
     pub(super) fn put(&mut self, message: Arc<Message>, queue: QueueIndex, spot: MemorySpot) -> EntryIndex {
-        if let Some(heard) = &self.heard {
-            heard(&message);
+        if let Some(on_waiting) = &self.on_waiting {
+            on_waiting(&message);
         }
         let (at, replaced) = self.entries.insert(Arc::clone(&message), spot, queue);
         if let Some(replaced) = replaced {

@@ -3,19 +3,19 @@
 
 use std::sync::Arc;
 
-use super::{Heard, MemoryBroker, MemoryState};
+use super::{MemoryBroker, MemoryState, MessageObserver};
 use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
 use crate::task::clock::now;
 
 impl MemoryBroker {
-    /// Makes a broker without a timer. `heard` is told of each message that waits in it, each time that it does.
-    pub(crate) fn stepped(store: Arc<MemoryStore>, heard: Heard) -> Self {
+    /// Makes a broker without a timer. `on_waiting` is told of each message that waits in it, each time that it does.
+    pub(crate) fn stepped(store: Arc<MemoryStore>, on_waiting: MessageObserver) -> Self {
         let broker = Self::new(store);
         if let Ok(mut state) = broker.shared.lock() {
             state.timer_runs = true;
-            state.heard = Some(heard);
+            state.on_waiting = Some(on_waiting);
         }
         broker
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-use super::lanes::{Seat, Taken};
+use super::lanes::{Seat, TakenMember};
 use super::{RedisLanesBroker, broken, facts_of, listener};
 use crate::broker::completer::Completer;
 use crate::broker::lane::SHOWN;
@@ -159,13 +159,13 @@ impl Inspect for RedisLanesBroker {
         let (taken, due) = self.shared.lanes.remove(id).await.map_err(broken)?;
         self.shared.send_soon(due);
         match taken {
-            Taken::Unknown => match self.shared.inner.inspect() {
+            TakenMember::Unknown => match self.shared.inner.inspect() {
                 Some(inner) => inner.remove(id, record).await,
                 None => Ok(Removal::Unknown),
             },
-            Taken::Held { queue } if self.shared.leases.has(id) => Ok(Removal::Delivered { queue }),
-            Taken::Held { .. } => Ok(Removal::Unknown),
-            Taken::Removed(message) => {
+            TakenMember::Held { queue } if self.shared.leases.has(id) => Ok(Removal::Delivered { queue }),
+            TakenMember::Held { .. } => Ok(Removal::Unknown),
+            TakenMember::Removed(message) => {
                 let remains = record(&message);
                 let plan_follow_ups = |message: &Message, record: &mut TaskResult| {
                     self.shared.listener.get()?.plan_follow_ups(message, record)

@@ -40,7 +40,7 @@ pub(crate) enum ArrivalReply {
     /// The run is left out, because this other task will do its work.
     Joined(TaskId),
     /// The run's id is taken.
-    Taken,
+    TakenMember,
 }
 
 /// The answer to a process that asks to start a delivery.
@@ -106,7 +106,7 @@ pub(crate) enum Seat {
 
 /// The answer to taking a member out of its lane.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum TakenMember {
     Unknown,
     Held { queue: String },
     Removed(Box<Message>),
@@ -335,12 +335,12 @@ impl RedisLaneTable {
     }
 
     /// Takes a run that no process holds out of its lane.
-    pub(crate) async fn remove(&self, id: &TaskId) -> Result<(Taken, DueSend), StoreError> {
+    pub(crate) async fn remove(&self, id: &TaskId) -> Result<(TakenMember, DueSend), StoreError> {
         let (word, a, b, due) = self.ask("remove", vec![id.to_string()], None).await?;
         Ok(match word.as_str() {
-            "removed" => (Taken::Removed(read(&a.unwrap_or_default())?), with_era(due, b)),
-            "held" => (Taken::Held { queue: a.unwrap_or_default() }, due),
-            _ => (Taken::Unknown, due),
+            "removed" => (TakenMember::Removed(read(&a.unwrap_or_default())?), with_era(due, b)),
+            "held" => (TakenMember::Held { queue: a.unwrap_or_default() }, due),
+            _ => (TakenMember::Unknown, due),
         })
     }
 

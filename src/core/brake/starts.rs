@@ -16,7 +16,7 @@ const MINUTES: usize = 60;
 /// The starts of one queue.
 #[derive(Debug, Default)]
 pub struct StartHistory {
-    kinds: IndexMap<Kind, MinuteCounts>,
+    kinds: IndexMap<StartKind, MinuteCounts>,
     /// The place of the kind that started at last: most starts are followed by one of their kind.
     last: usize,
     /// The starts of kinds that are not counted apart.
@@ -27,14 +27,14 @@ pub struct StartHistory {
 
 /// The name of a task, and its tenant; the empty text is none.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Kind(Box<str>, Box<str>);
+struct StartKind(Box<str>, Box<str>);
 
 /// The same, borrowed.
 #[derive(Hash)]
-struct KindRef<'a>(&'a str, &'a str);
+struct StartKindRef<'a>(&'a str, &'a str);
 
-impl Equivalent<Kind> for KindRef<'_> {
-    fn equivalent(&self, Kind(task, tenant): &Kind) -> bool {
+impl Equivalent<StartKind> for StartKindRef<'_> {
+    fn equivalent(&self, StartKind(task, tenant): &StartKind) -> bool {
         *self.0 == **task && *self.1 == **tenant
     }
 }
@@ -53,13 +53,13 @@ impl StartHistory {
     pub fn started(&mut self, task: &str, tenant: Option<&str>, now: Timestamp) {
         let minute = minute(now);
         let tenant = tenant.unwrap_or_default();
-        if let Some(place) = self.place(&KindRef(task, tenant))
+        if let Some(place) = self.place(&StartKindRef(task, tenant))
             && let Some((_, counts)) = self.kinds.get_index_mut(place)
         {
             counts.add(minute);
             self.last = place;
         } else if task.len() <= LONGEST_NAME && tenant.len() <= LONGEST_NAME && self.has_room(minute) {
-            self.kinds.entry(Kind(task.into(), tenant.into())).or_default().add(minute);
+            self.kinds.entry(StartKind(task.into(), tenant.into())).or_default().add(minute);
         } else {
             self.others.add(minute);
         }
@@ -69,7 +69,7 @@ impl StartHistory {
     /// are the starts of.
     pub fn count(&self, queue: &str, matcher: &RuleMatcher, now: Timestamp) -> StartCount {
         let minute = minute(now);
-        let matching = self.kinds.iter().filter(|(Kind(task, tenant), _)| {
+        let matching = self.kinds.iter().filter(|(StartKind(task, tenant), _)| {
             let tenant = Some(&**tenant).filter(|tenant| !tenant.is_empty());
             matcher.matches_names(task, queue, tenant)
         });
@@ -77,7 +77,7 @@ impl StartHistory {
         StartCount { starts, unknown: self.others.sum(minute) }
     }
 
-    fn place(&self, kind: &KindRef<'_>) -> Option<usize> {
+    fn place(&self, kind: &StartKindRef<'_>) -> Option<usize> {
         let is_last = self.kinds.get_index(self.last).is_some_and(|(last, _)| kind.equivalent(last));
         if is_last { Some(self.last) } else { self.kinds.get_index_of(kind) }
     }

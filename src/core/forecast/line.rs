@@ -26,7 +26,7 @@ pub struct LineView {
 }
 
 /// A line as forward runs see it.
-pub(super) struct Line {
+pub(super) struct ForecastLine {
     pub(super) slots: usize,
     /// The task of each run, and for how long it goes on.
     pub(super) runs: Vec<(usize, Duration)>,
@@ -37,7 +37,7 @@ pub(super) struct Line {
 /// The seconds until a start of which one in ten, five in ten and nine in ten forward runs are sooner.
 pub(super) type Quantiles = [f64; 3];
 
-impl Line {
+impl ForecastLine {
     /// When each of the first `places` of the line starts. Fewer come back if the line does not get there: it has no
     /// slots, or those who overtake come as fast as tasks start.
     pub(super) fn quantiles(&self, places: usize, run_times: &RunTimes, draws: &mut Draws) -> Vec<Quantiles> {
@@ -112,12 +112,12 @@ mod tests {
         times
     }
 
-    fn of(slots: usize, ages: &[u64], overtaking: f64) -> Line {
+    fn of(slots: usize, ages: &[u64], overtaking: f64) -> ForecastLine {
         let runs = ages.iter().map(|age| (0, Duration::from_secs(*age))).collect();
-        Line { slots, runs, overtaking }
+        ForecastLine { slots, runs, overtaking }
     }
 
-    fn medians(line: &Line, places: usize) -> Vec<f64> {
+    fn medians(line: &ForecastLine, places: usize) -> Vec<f64> {
         let all = line.quantiles(places, &tens(), &mut Draws::seeded(5));
         all.iter().map(|[_, median, _]| median.round()).collect()
     }

@@ -26,7 +26,7 @@ use serde::Serialize;
 use self::arrivals::Arrivals;
 use self::calibration::Calibration;
 pub(super) use self::draws::Draws;
-use self::line::{Line, Quantiles};
+use self::line::{ForecastLine, Quantiles};
 pub(super) use self::run_times::RunTimes;
 use super::{Timestamp, time};
 pub use calibration::ForecastRecord;
@@ -248,7 +248,7 @@ impl Forecaster {
             self.latest.remove(0);
         }
         let reach = (place + 1).next_power_of_two().min(MOST_STARTS);
-        let whole = Line { slots: line.slots, runs: runs.step_by(scale).collect(), overtaking };
+        let whole = ForecastLine { slots: line.slots, runs: runs.step_by(scale).collect(), overtaking };
         let places = whole.quantiles(reach, &self.run_times, &mut self.draws);
         let LineView { slots, busy, .. } = line;
         let made = ForwardRuns { made_at: now, slots, busy, overtaking, reach, places };

@@ -18,7 +18,7 @@ pub(super) struct Choice {
 
 /// All lines that may start something now, taken together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Field {
+struct Contenders {
     weight: u128,
     weighted: u128,
     /// What the tenant has had that has had least, and who it is.
@@ -27,7 +27,7 @@ struct Field {
 
 /// A head with what its promise says. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
+struct SlotCandidate {
     choice: Choice,
     target: u64,
     waited: u64,
@@ -37,7 +37,7 @@ struct Candidate {
     deadline: u64,
 }
 
-impl Candidate {
+impl SlotCandidate {
     fn new(number: usize, queue: &PooledQueue, head: Head, now: Timestamp) -> Self {
         let waited = now.as_micros().saturating_sub(head.since.as_micros());
         Self {
@@ -130,8 +130,8 @@ impl Slots {
     }
 
     /// The lines of these queues, taken together.
-    fn field(&mut self, able: &[usize], open_to: usize) -> Field {
-        let mut field = Field::default();
+    fn field(&mut self, able: &[usize], open_to: usize) -> Contenders {
+        let mut field = Contenders::default();
         for number in able {
             let queue = &mut self.queues[*number];
             queue.look();
@@ -151,7 +151,7 @@ impl Slots {
         let candidates = able.iter().flat_map(|number| {
             let queue = &self.queues[*number];
             let heads = queue.contests_to(open_to).filter_map(Contest::first);
-            heads.map(move |head| Candidate::new(*number, queue, head, now))
+            heads.map(move |head| SlotCandidate::new(*number, queue, head, now))
         });
         #[cfg(test)]
         if self.has(Fault::Wavers) {
@@ -160,9 +160,9 @@ impl Slots {
         let best = if self.has(Fault::ForgetsPromise) {
             candidates.max_by_key(|candidate| candidate.choice.head.arrival)
         } else if self.has(Fault::StarvesOldest) {
-            candidates.max_by(Candidate::compare)
+            candidates.max_by(SlotCandidate::compare)
         } else {
-            candidates.min_by(Candidate::compare)
+            candidates.min_by(SlotCandidate::compare)
         };
         best.map(|candidate| candidate.choice)
     }

@@ -55,7 +55,7 @@ use self::queue::PooledQueue;
 use self::reserve::Promises;
 use self::run::SlotRun;
 use self::seen::{PoolSeen, SeenArrival};
-use self::tenant::{Owed, TenantBook};
+use self::tenant::{Owed, TenantAccounts};
 use super::Timestamp;
 use super::counted_wait::WaitTimes;
 use super::number_map::NumberMap;
@@ -141,7 +141,7 @@ pub struct TenantShare {
 pub struct Slots {
     rules: SlotRules,
     queues: Vec<PooledQueue>,
-    tenants: TenantBook,
+    tenants: TenantAccounts,
     costs: TaskCosts,
     promises: Promises,
     runs: NumberMap<u64, SlotRun>,
@@ -173,7 +173,7 @@ impl Slots {
         Self {
             rules: SlotRules { slots: rules.slots.max(1), ..rules },
             queues: Vec::new(),
-            tenants: TenantBook::default(),
+            tenants: TenantAccounts::default(),
             costs: TaskCosts::default(),
             promises: Promises::new(rules.reserve),
             runs: NumberMap::default(),

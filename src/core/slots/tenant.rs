@@ -144,7 +144,7 @@ impl TenantAccount {
 
 /// All tenants of a pool that are remembered, by their numbers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TenantBook {
+pub(super) struct TenantAccounts {
     pub(super) accounts: Vec<TenantAccount>,
     numbers: HashMap<Arc<str>, usize>,
     /// Numbers that nobody has.
@@ -165,7 +165,7 @@ pub(super) struct TenantBook {
     rested: [Option<(Arc<str>, Timestamp)>; 2],
 }
 
-impl TenantBook {
+impl TenantAccounts {
     /// The number of a tenant, which begins an account if it has none. Tasks without a tenant are those of one tenant without
     /// a name.
     pub(super) fn number(&mut self, name: &str) -> usize {
@@ -415,7 +415,7 @@ mod tests {
     fn a_name_is_as_long_as_it_may_be() {
         assert_eq!((bounded(""), bounded("malawi")), ("", "malawi"));
         assert_eq!(bounded(&"é".repeat(70_000)), "é".repeat(MOST_NAME));
-        let mut book = TenantBook::default();
+        let mut book = TenantAccounts::default();
         let number = book.number(&"x".repeat(70_000));
         assert_eq!(book.find(&"x".repeat(60_000)), Some(number));
     }
@@ -434,7 +434,7 @@ mod tests {
     /// A hundred thousand tenants that came once leave nothing behind, and those with debts a bounded number of accounts.
     #[test]
     fn tenants_without_work_and_debt_are_forgotten() {
-        let mut book = TenantBook::default();
+        let mut book = TenantAccounts::default();
         for name in 0..100_000 {
             let number = book.number(&name.to_string());
             book.place(number, 4, Timestamp::ZERO);

@@ -9,7 +9,7 @@ use futures_util::stream::unfold;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::child_process::{Order, Shared};
-use super::protocol::{Answer, KeepRefusal, PermitReply, Question};
+use super::protocol::{ChildAnswer, KeepRefusal, PermitReply, Question};
 use crate::task::{
     About, Client, Context, Download, EnqueueError, GetError, Headers, Message, PermitAnswer, Want, inside,
 };
@@ -54,7 +54,7 @@ impl Asker {
         self.shared.send(&Order::Answer { question: self.question, answer: Box::new(answer) });
     }
 
-    async fn find(&self, question: Question, uploaded: Option<UnboundedReceiver<Piece>>) -> Answer {
+    async fn find(&self, question: Question, uploaded: Option<UnboundedReceiver<Piece>>) -> ChildAnswer {
         match question {
             Question::Acquire { wants, holder } => self.acquire(&wants, holder).await,
             Question::Freed { at_most } => {
@@ -62,7 +62,7 @@ impl Asker {
                     Some(context) => context.permits_freed(at_most).await,
                     None => tokio::time::sleep(at_most).await,
                 }
-                Answer::Freed
+                ChildAnswer::Freed
             }
             Question::Keep(about) => self.keep(about, uploaded).await,
             question => match &self.client {
@@ -72,41 +72,45 @@ impl Asker {
         }
     }
 
-    async fn by_client(&self, client: &dyn Client, question: Question) -> Answer {
+    async fn by_client(&self, client: &dyn Client, question: Question) -> ChildAnswer {
         match question {
-            Question::Enqueue(call) => Answer::Enqueued(client.enqueue(call).await),
-            Question::EnqueueMany(calls) => Answer::EnqueuedMany(client.enqueue_many(calls).await),
-            Question::Launch(canvas) => Answer::Launched(client.launch(*canvas).await),
-            Question::AddToChord { canvas, nth } => Answer::Launched(match &self.context {
+            Question::Enqueue(call) => ChildAnswer::Enqueued(client.enqueue(call).await),
+            Question::EnqueueMany(calls) => ChildAnswer::EnqueuedMany(client.enqueue_many(calls).await),
+            Question::Launch(canvas) => ChildAnswer::Launched(client.launch(*canvas).await),
+            Question::AddToChord { canvas, nth } => ChildAnswer::Launched(match &self.context {
                 Some(context) => client.add_to_chord(context.message(), *canvas, nth).await,
                 None => {
                     Err(EnqueueError::Canvas("the run that adds a member to its chord is over".to_owned()))
                 }
             }),
-            Question::State(id) => Answer::State(client.state(&id).await),
-            Question::Result(id) => Answer::Result(client.result(&id).await.map(|found| found.map(Box::new))),
+            Question::State(id) => ChildAnswer::State(client.state(&id).await),
+            Question::Result(id) => {
+                ChildAnswer::Result(client.result(&id).await.map(|found| found.map(Box::new)))
+            }
             Question::Tracked(id) => {
-                Answer::Tracked(client.tracked(&id).await.map(|found| found.map(Box::new)))
+                ChildAnswer::Tracked(client.tracked(&id).await.map(|found| found.map(Box::new)))
             }
-            Question::Wait(id) => Answer::Result(client.wait(&id).await.map(|found| Some(Box::new(found)))),
+            Question::Wait(id) => {
+                ChildAnswer::Result(client.wait(&id).await.map(|found| Some(Box::new(found))))
+            }
             Question::Expect(id) => {
-                Answer::Result(client.expect(&id).await.map(|found| Some(Box::new(found))))
+                ChildAnswer::Result(client.expect(&id).await.map(|found| Some(Box::new(found))))
             }
-            Question::Revoke { id, terminate } => Answer::Flag(client.revoke(&id, terminate).await),
-            Question::Forget(id) => Answer::Flag(client.forget(&id).await),
+            Question::Revoke { id, terminate } => ChildAnswer::Flag(client.revoke(&id, terminate).await),
+            Question::Forget(id) => ChildAnswer::Flag(client.forget(&id).await),
             Question::SaveGroup { group, lifetime } => {
-                Answer::Saved(client.save_group(&group, lifetime).await)
+                ChildAnswer::Saved(client.save_group(&group, lifetime).await)
             }
             // These are for the run, and not for its client.
-            Question::Acquire { .. } | Question::Freed { .. } | Question::Keep(_) => Answer::Freed,
+            Question::Acquire { .. } | Question::Freed { .. } | Question::Keep(_) => ChildAnswer::Freed,
         }
     }
 
-    async fn acquire(&self, wants: &[Want], holder: String) -> Answer {
+    async fn acquire(&self, wants: &[Want], holder: String) -> ChildAnswer {
         let Some(context) = &self.context else {
-            return Answer::Acquired(Err("the run that asks for permits is over".to_owned()));
+            return ChildAnswer::Acquired(Err("the run that asks for permits is over".to_owned()));
         };
-        Answer::Acquired(match context.acquire_for_body(wants, &holder).await {
+        ChildAnswer::Acquired(match context.acquire_for_body(wants, &holder).await {
             Ok(PermitAnswer::Granted { tokens, lost }) => {
                 self.shared.watch_permits(self.run, holder, lost);
                 Ok(PermitReply::Granted(tokens))
@@ -116,10 +120,10 @@ impl Asker {
         })
     }
 
-    async fn keep(&self, about: About, uploaded: Option<UnboundedReceiver<Piece>>) -> Answer {
+    async fn keep(&self, about: About, uploaded: Option<UnboundedReceiver<Piece>>) -> ChildAnswer {
         let (Some(context), Some(pieces)) = (&self.context, uploaded) else {
             let error = "the run that exposes it is over".to_owned();
-            return Answer::Kept(Err(KeepRefusal::Store { name: "download".to_owned(), error }));
+            return ChildAnswer::Kept(Err(KeepRefusal::Store { name: "download".to_owned(), error }));
         };
         let (shared, question) = (Arc::clone(&self.shared), self.question);
         let chunks = unfold(Some(pieces), move |pieces| {
@@ -138,22 +142,24 @@ impl Asker {
             }
         });
         let download = Download { about, ..Download::from_stream(chunks) };
-        Answer::Kept(context.expose_download(download).await.map_err(KeepRefusal::from))
+        ChildAnswer::Kept(context.expose_download(download).await.map_err(KeepRefusal::from))
     }
 }
 
 /// The answer where no runtime is there any more.
-fn not_running(question: &Question) -> Answer {
+fn not_running(question: &Question) -> ChildAnswer {
     let gone = || GetError::Store("the runtime has shut down".to_owned());
     match question {
-        Question::Enqueue(_) => Answer::Enqueued(Err(EnqueueError::NotRunning)),
-        Question::EnqueueMany(_) => Answer::EnqueuedMany(Err(EnqueueError::NotRunning)),
-        Question::Launch(_) | Question::AddToChord { .. } => Answer::Launched(Err(EnqueueError::NotRunning)),
-        Question::State(_) => Answer::State(Err(gone())),
-        Question::Result(_) | Question::Wait(_) | Question::Expect(_) => Answer::Result(Err(gone())),
-        Question::Tracked(_) => Answer::Tracked(Err(gone())),
-        Question::Revoke { .. } | Question::Forget(_) => Answer::Flag(Err(gone())),
-        Question::SaveGroup { .. } => Answer::Saved(Err(gone())),
-        Question::Acquire { .. } | Question::Freed { .. } | Question::Keep(_) => Answer::Freed,
+        Question::Enqueue(_) => ChildAnswer::Enqueued(Err(EnqueueError::NotRunning)),
+        Question::EnqueueMany(_) => ChildAnswer::EnqueuedMany(Err(EnqueueError::NotRunning)),
+        Question::Launch(_) | Question::AddToChord { .. } => {
+            ChildAnswer::Launched(Err(EnqueueError::NotRunning))
+        }
+        Question::State(_) => ChildAnswer::State(Err(gone())),
+        Question::Result(_) | Question::Wait(_) | Question::Expect(_) => ChildAnswer::Result(Err(gone())),
+        Question::Tracked(_) => ChildAnswer::Tracked(Err(gone())),
+        Question::Revoke { .. } | Question::Forget(_) => ChildAnswer::Flag(Err(gone())),
+        Question::SaveGroup { .. } => ChildAnswer::Saved(Err(gone())),
+        Question::Acquire { .. } | Question::Freed { .. } | Question::Keep(_) => ChildAnswer::Freed,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 
-use super::child_process::{ChildProcess, RunEnd};
+use super::child_process::{ChildProcess, ChildRunEnd};
 use super::until;
 use crate::runtime::run::{Run, limits};
 use crate::task::{Ending, Interrupt};
@@ -32,8 +32,8 @@ pub(in crate::runtime) async fn run_in_child(run: &Run, child: &ChildProcess) ->
             // The body comes first, so that one which is over at its limit counts as ended.
             biased;
             end = &mut body => return match end {
-                RunEnd::Body(outcome) => outcome,
-                RunEnd::Lost(cause) => Err(lost(&cause)),
+                ChildRunEnd::Body(outcome) => outcome,
+                ChildRunEnd::Lost(cause) => Err(lost(&cause)),
             },
             Some(limit) = &mut limits, if limited => {
                 body.kill().await;

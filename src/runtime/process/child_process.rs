@@ -74,13 +74,13 @@ struct ChildState {
 struct ActiveRun {
     run: u64,
     context: Context,
-    end: oneshot::Sender<RunEnd>,
+    end: oneshot::Sender<ChildRunEnd>,
     /// The permits that the body holds, by their holder, and the flags that say whether they are lost.
     permits: Vec<(String, Arc<AtomicBool>)>,
 }
 
 /// How a run in a child ended.
-pub(super) enum RunEnd {
+pub(super) enum ChildRunEnd {
     /// The body has ended.
     Body(Result<String, Ending>),
     /// The process has ended, in this way, and the run with it.
@@ -319,7 +319,7 @@ impl Shared {
             && state.life.end(memory)
             && let Some(active) = state.active.take()
         {
-            let _ = active.end.send(RunEnd::Body(outcome));
+            let _ = active.end.send(ChildRunEnd::Body(outcome));
         }
     }
 
@@ -331,7 +331,7 @@ impl Shared {
         };
         let _ = self.cause.set(cause.clone());
         let context = active.map(|active| {
-            let _ = active.end.send(RunEnd::Lost(cause));
+            let _ = active.end.send(ChildRunEnd::Lost(cause));
             active.context
         });
         self.gone.cancel();
@@ -347,7 +347,7 @@ impl Shared {
 pub(super) struct ChildRun<'a> {
     shared: &'a Shared,
     run: u64,
-    end: oneshot::Receiver<RunEnd>,
+    end: oneshot::Receiver<ChildRunEnd>,
     is_over: bool,
 }
 
@@ -371,12 +371,12 @@ impl ChildRun<'_> {
 }
 
 impl Future for ChildRun<'_> {
-    type Output = RunEnd;
+    type Output = ChildRunEnd;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<RunEnd> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<ChildRunEnd> {
         Pin::new(&mut self.end).poll(cx).map(|end| {
             self.is_over = true;
-            end.unwrap_or_else(|_| RunEnd::Lost("is out of reach".to_owned()))
+            end.unwrap_or_else(|_| ChildRunEnd::Lost("is out of reach".to_owned()))
         })
     }
 }

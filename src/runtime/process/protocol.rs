@@ -43,7 +43,7 @@ pub(super) enum Down<M> {
     /// The body of the run is to end at its next checkpoint.
     GiveWay { run: u64 },
     /// The answer to a question of the child.
-    Answer { question: u64, answer: Box<Answer> },
+    Answer { question: u64, answer: Box<ChildAnswer> },
     /// A chunk of a download was taken, so another one may follow.
     ChunkTaken { question: u64 },
     /// The permits that the run held under this name are lost.
@@ -154,7 +154,7 @@ impl Question {
 
 /// The answer to a question of a child.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum ChildAnswer {
     Enqueued(Result<Receipt, EnqueueError>),
     EnqueuedMany(Result<Vec<Receipt>, EnqueueError>),
     Launched(Result<Promise, EnqueueError>),
@@ -338,10 +338,12 @@ mod tests {
         let Question::Enqueue(call) = *asks else { panic!("another question") };
         assert_eq!((call.task.as_str(), call.options, arrived), ("app::mail", options, span));
         let error = EnqueueError::NoLanes { task: "t".into(), broker: "memory".into() };
-        let down =
-            Down::<Message>::Answer { question: 2, answer: Box::new(Answer::Enqueued(Err(error.clone()))) };
+        let down = Down::<Message>::Answer {
+            question: 2,
+            answer: Box::new(ChildAnswer::Enqueued(Err(error.clone()))),
+        };
         let Down::Answer { answer, .. } = there_and_back(&down) else { panic!("another frame") };
-        let Answer::Enqueued(Err(back)) = *answer else { panic!("another answer") };
+        let ChildAnswer::Enqueued(Err(back)) = *answer else { panic!("another answer") };
         assert_eq!(back, error);
     }
 

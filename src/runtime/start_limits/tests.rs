@@ -10,7 +10,7 @@ use crate::catalogue::{LimitRow, TaskPattern};
 use crate::core::calendar::Zone;
 use crate::core::start_limit::Breaker;
 use crate::runtime::Runtime;
-use crate::runtime::gates::{Admission, ShutGroups};
+use crate::runtime::gates::{GateAdmission, ShutGroups};
 use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::canvas::CanvasLimits;
 use crate::task::{
@@ -132,12 +132,12 @@ impl Listener {
         Self::on(&broker, &store, catalogue)
     }
 
-    fn admit(&self, message: &Message) -> Result<Admission, Hold> {
+    fn admit(&self, message: &Message) -> Result<GateAdmission, Hold> {
         self.runtime.gates(&self.bell, &self.shut).admit(message)
     }
 
     /// Admits it as soon as the store has answered.
-    async fn admit_in_time(&self, message: &Message) -> Result<Admission, Hold> {
+    async fn admit_in_time(&self, message: &Message) -> Result<GateAdmission, Hold> {
         loop {
             match self.admit(message) {
                 Err(Hold { reason: HoldReason::Limit { by: LimitedBy::Unanswered, .. }, .. }) => {

@@ -27,10 +27,10 @@ pub(crate) struct HourNote {
     /// What is not in the note yet.
     pending: Hour,
     /// What was written, although nobody knows whether it is there.
-    in_flight: Option<InFlight>,
+    in_flight: Option<UnconfirmedHour>,
 }
 
-struct InFlight {
+struct UnconfirmedHour {
     text: String,
     /// The hour in this text.
     merged: Hour,
@@ -105,7 +105,7 @@ impl HourNote {
             let (key, expected) = (self.key.clone(), self.text.clone());
             let change = CompareAndSet { key, expected, value: Some(text.clone()) };
             let added = mem::take(&mut self.pending);
-            self.in_flight = Some(InFlight { text, merged, added });
+            self.in_flight = Some(UnconfirmedHour { text, merged, added });
             if notes.compare_and_set(change).await? {
                 self.landed();
                 return Ok(());
@@ -149,14 +149,14 @@ impl HourNote {
 
     /// What was in flight is not in the note, and is written with the next write.
     fn not_landed(&mut self) {
-        if let Some(InFlight { added, .. }) = self.in_flight.take() {
+        if let Some(UnconfirmedHour { added, .. }) = self.in_flight.take() {
             self.pending.merge(&added);
         }
     }
 
     /// What was in flight is in the note.
     fn landed(&mut self) {
-        if let Some(InFlight { text, merged, .. }) = self.in_flight.take() {
+        if let Some(UnconfirmedHour { text, merged, .. }) = self.in_flight.take() {
             (self.text, self.stored, self.is_read) = (Some(text), merged, true);
         }
     }

@@ -32,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// Where the server is.
-enum Place {
+enum RedisServer {
     /// At an address that does not change.
     Fixed(Box<Client>),
     /// Where the sentinels say.
@@ -41,7 +41,7 @@ enum Place {
 
 /// The way to one database of one server.
 pub(super) struct RedisLink {
-    place: Place,
+    place: RedisServer,
     /// The address without the password.
     pub(super) address: String,
     /// The number of the database.
@@ -80,13 +80,13 @@ impl RedisLink {
             let sentinels =
                 Sentinels::new(url, options.master_name.as_deref(), ca_certs).map_err(|why| wrong(&why))?;
             let (address, database) = (sentinels.address(), sentinels.database());
-            (Place::Found(Box::new(sentinels)), address, database)
+            (RedisServer::Found(Box::new(sentinels)), address, database)
         } else {
             let ca_certs = authorities(url, ca_certs).map_err(|why| wrong(&why))?;
             let info = url.into_connection_info().map_err(|error| wrong(&said_of(url, &error)))?;
             let (address, database) = (info.addr().to_string(), info.redis_settings().db());
             let client = open(info, ca_certs).map_err(|error| wrong(&said_of(url, &error)))?;
-            (Place::Fixed(Box::new(client)), address, database)
+            (RedisServer::Fixed(Box::new(client)), address, database)
         };
         let address = match database {
             0 => address,
@@ -98,8 +98,8 @@ impl RedisLink {
     /// The client of the server where it is now.
     async fn client(&self) -> RedisResult<Client> {
         match &self.place {
-            Place::Fixed(client) => Ok(Client::clone(client)),
-            Place::Found(sentinels) => sentinels.master().await,
+            RedisServer::Fixed(client) => Ok(Client::clone(client)),
+            RedisServer::Found(sentinels) => sentinels.master().await,
         }
     }
 
@@ -113,7 +113,7 @@ impl RedisLink {
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let client = self.client().await?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        if matches!(self.place, Place::Found(_)) {
+        if matches!(self.place, RedisServer::Found(_)) {
             check_master(&mut connection).await?;
         }
         let connection = Arc::new(connection);

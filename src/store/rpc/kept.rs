@@ -9,7 +9,7 @@ use crate::task::canvas::json_len;
 use crate::task::{TaskId, TaskResult, TrackedState};
 
 /// What has come back of a task.
-pub(super) enum Reply {
+pub(super) enum KeptReply {
     /// The result or the state of the task.
     Read(Meta),
     /// A message about the end of the task that cannot be read: the reason, and when the reason is forgotten.
@@ -19,7 +19,7 @@ pub(super) enum Reply {
 /// The last result or state of each task. If there are too many, or if they take too many bytes, the task that was heard
 /// of first goes.
 pub(super) struct RecentReplies {
-    replies: HashMap<TaskId, (u64, Reply)>,
+    replies: HashMap<TaskId, (u64, KeptReply)>,
     by_age: BTreeMap<u64, TaskId>,
     next: u64,
     most: usize,
@@ -42,11 +42,13 @@ impl RecentReplies {
 
     /// Keeps what has come back. `false`: the task is over already, and what says so stays. Only a result takes the
     /// place of an unreadable message.
-    pub(super) fn keep(&mut self, id: TaskId, reply: Reply) -> bool {
+    pub(super) fn keep(&mut self, id: TaskId, reply: KeptReply) -> bool {
         let size = bytes(&id, &reply);
         match self.replies.get_mut(&id) {
-            Some((_, Reply::Read(Meta::Over(_)))) => return false,
-            Some((_, Reply::Unreadable(..))) if !matches!(reply, Reply::Read(Meta::Over(_))) => return false,
+            Some((_, KeptReply::Read(Meta::Over(_)))) => return false,
+            Some((_, KeptReply::Unreadable(..))) if !matches!(reply, KeptReply::Read(Meta::Over(_))) => {
+                return false;
+            }
             Some((_, held)) => {
                 self.bytes -= bytes(&id, held);
                 *held = reply;
@@ -74,15 +76,15 @@ impl RecentReplies {
     /// The task is over, but the message that says so could not be read.
     pub(super) fn over(&self, id: &TaskId) -> Result<Option<&TaskResult>, StoreError> {
         match self.replies.get(id) {
-            Some((_, Reply::Read(Meta::Over(record)))) => Ok(Some(record)),
-            Some((_, Reply::Unreadable(error, _))) => Err(error.clone()),
+            Some((_, KeptReply::Read(Meta::Over(record)))) => Ok(Some(record)),
+            Some((_, KeptReply::Unreadable(error, _))) => Err(error.clone()),
             _ => Ok(None),
         }
     }
 
     pub(super) fn tracked(&self, id: &TaskId) -> Option<&TrackedState> {
         match self.replies.get(id) {
-            Some((_, Reply::Read(Meta::Tracked(state)))) => Some(state),
+            Some((_, KeptReply::Read(Meta::Tracked(state)))) => Some(state),
             _ => None,
         }
     }
@@ -91,15 +93,15 @@ impl RecentReplies {
         let Some((age, reply)) = self.replies.remove(id) else { return false };
         self.by_age.remove(&age);
         self.bytes -= bytes(id, &reply);
-        !matches!(reply, Reply::Read(Meta::Tracked(_)))
+        !matches!(reply, KeptReply::Read(Meta::Tracked(_)))
     }
 
     /// Forgets the records that have expired. Answers with their number.
     pub(super) fn sweep(&mut self, now: Timestamp) -> usize {
-        let gone = |reply: &Reply| match reply {
-            Reply::Read(Meta::Over(record)) => record.expires_at <= now,
-            Reply::Read(Meta::Tracked(_)) => false,
-            Reply::Unreadable(_, expires_at) => *expires_at <= now,
+        let gone = |reply: &KeptReply| match reply {
+            KeptReply::Read(Meta::Over(record)) => record.expires_at <= now,
+            KeptReply::Read(Meta::Tracked(_)) => false,
+            KeptReply::Unreadable(_, expires_at) => *expires_at <= now,
         };
         let ids: Vec<TaskId> =
             self.replies.iter().filter(|(_, (_, reply))| gone(reply)).map(|(id, _)| id.clone()).collect();
@@ -108,17 +110,17 @@ impl RecentReplies {
 }
 
 /// About how much this takes of memory.
-fn bytes(id: &TaskId, reply: &Reply) -> usize {
+fn bytes(id: &TaskId, reply: &KeptReply) -> usize {
     /// What one takes beside its texts.
     const ENTRY: usize = 512;
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let (texts, lineage) = match reply {
-        Reply::Unreadable(error, _) => (error.to_string().len(), &None),
-        Reply::Read(Meta::Over(record)) => {
+        KeptReply::Unreadable(error, _) => (error.to_string().len(), &None),
+        KeptReply::Read(Meta::Over(record)) => {
             let errors: usize = record.errors.iter().map(|error| size_of::<String>() + error.len()).sum();
             (text(&record.result) + errors + text(&record.traceback), &record.lineage)
         }
-        Reply::Read(Meta::Tracked(state)) => {
+        KeptReply::Read(Meta::Tracked(state)) => {
             (state.meta.text().len() + text(&state.traceback), &state.lineage)
         }
     };
@@ -140,22 +142,25 @@ mod tests {
         }
     }
 
-    fn over(id: &str) -> (TaskId, Reply) {
-        (id.into(), Reply::Read(Meta::Over(Box::new(record(id)))))
+    fn over(id: &str) -> (TaskId, KeptReply) {
+        (id.into(), KeptReply::Read(Meta::Over(Box::new(record(id)))))
     }
 
-    fn progress(id: &str) -> (TaskId, Reply) {
+    fn progress(id: &str) -> (TaskId, KeptReply) {
         let meta = 5.into();
         let state =
             TrackedState { id: id.into(), state: "PROGRESS".into(), meta, traceback: None, lineage: None };
-        (id.into(), Reply::Read(Meta::Tracked(state)))
+        (id.into(), KeptReply::Read(Meta::Tracked(state)))
     }
 
-    fn unreadable(id: &str) -> (TaskId, Reply) {
-        (id.into(), Reply::Unreadable(StoreError::Refused("NaN".to_owned()), Timestamp::from_millis(2000)))
+    fn unreadable(id: &str) -> (TaskId, KeptReply) {
+        (
+            id.into(),
+            KeptReply::Unreadable(StoreError::Refused("NaN".to_owned()), Timestamp::from_millis(2000)),
+        )
     }
 
-    fn keep(kept: &mut RecentReplies, (id, reply): (TaskId, Reply)) -> bool {
+    fn keep(kept: &mut RecentReplies, (id, reply): (TaskId, KeptReply)) -> bool {
         kept.keep(id, reply)
     }
 
@@ -188,7 +193,10 @@ mod tests {
         const LARGE: usize = 1 << 20;
         let large = |id: &str, bytes: usize| {
             let value = Some(format!("\"{}\"", "x".repeat(bytes)));
-            (TaskId::from(id), Reply::Read(Meta::Over(Box::new(TaskResult { result: value, ..record(id) }))))
+            (
+                TaskId::from(id),
+                KeptReply::Read(Meta::Over(Box::new(TaskResult { result: value, ..record(id) }))),
+            )
         };
         let held = |kept: &RecentReplies| ["a", "b", "c", "d"].map(|id| is_over(kept, &id.into()));
         let mut kept = RecentReplies::new(10_000, 2 * LARGE + LARGE / 2);

@@ -26,7 +26,7 @@ use crate::core::Timestamp;
 use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
 use crate::task::clock::now;
 use crate::task::{Lineage, PermitKeeper, TaskId, TaskResult};
-use kept::{RecentReplies, Reply};
+use kept::{KeptReply, RecentReplies};
 use wire::RpcChannel;
 
 /// The options of an [`RpcStore`].
@@ -154,7 +154,7 @@ impl RpcInner {
                     Meta::Over(record) => Some(record.clone()),
                     Meta::Tracked(_) => None,
                 };
-                let is_news = self.kept().keep(id, Reply::Read(meta));
+                let is_news = self.kept().keep(id, KeptReply::Read(meta));
                 if let Some(record) = record.filter(|_| is_news) {
                     self.waiters.wake(&record);
                 }
@@ -164,7 +164,7 @@ impl RpcInner {
                 // No other message says how the task ended, so whoever waits, now or later, learns of this one.
                 let told = StoreError::Refused(error.to_string());
                 if error.is_over == Some(true)
-                    && self.kept().keep(id.clone(), Reply::Unreadable(told.clone(), expires_at))
+                    && self.kept().keep(id.clone(), KeptReply::Unreadable(told.clone(), expires_at))
                 {
                     self.waiters.fail(&id, &told);
                 }

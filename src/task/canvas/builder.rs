@@ -418,22 +418,22 @@ impl<O> Canvas<O> {
     /// Sends the canvas with the program's running [`Celeriac`](crate::Celeriac). Await the answer, or block on it with
     /// [`Launching::wait`].
     pub fn delay(self) -> Launching<O> {
-        Launching { canvas: self, client: None, beside: None }
+        Launching { canvas: self, client: None, member_of: None }
     }
 
     /// Sends the canvas with this handle, for programs that run more than one.
     pub fn send(self, client: impl Into<Arc<dyn Client>>) -> Launching<O> {
-        Launching { canvas: self, client: Some(client.into()), beside: None }
+        Launching { canvas: self, client: Some(client.into()), member_of: None }
     }
 
     /// Adds the canvas to the chord of a running member, as the `nth` member that this run adds.
-    pub(crate) fn beside(
+    pub(crate) fn as_member_of(
         self,
         member: Arc<Message>,
         nth: u32,
         client: Option<Arc<dyn Client>>,
     ) -> Launching<O> {
-        Launching { canvas: self, client, beside: Some((member, nth)) }
+        Launching { canvas: self, client, member_of: Some((member, nth)) }
     }
 }
 
@@ -486,12 +486,12 @@ pub struct Launching<O> {
     canvas: Canvas<O>,
     client: Option<Arc<dyn Client>>,
     /// The running member of a chord to which the canvas is added, and the number of the addition.
-    beside: Option<(Arc<Message>, u32)>,
+    member_of: Option<(Arc<Message>, u32)>,
 }
 
 impl<O> Launching<O> {
     async fn run(self) -> Result<CanvasResult<O>, EnqueueError> {
-        let Self { canvas, client, beside } = self;
+        let Self { canvas, client, member_of } = self;
         let client = match client {
             Some(client) => client,
             None => current().ok_or(EnqueueError::NotRunning)?,
@@ -499,7 +499,7 @@ impl<O> Launching<O> {
         let canvas = canvas.into_raw()?;
         let task = canvas.task.clone();
         let sent = async {
-            match &beside {
+            match &member_of {
                 Some((member, nth)) => client.add_to_chord(member, canvas, *nth).await,
                 None => client.launch(canvas).await,
             }

@@ -119,8 +119,8 @@ pub(super) fn inherited(message: &Message) -> usize {
 
 /// How long a value is as JSON, without making the text.
 pub(crate) fn json_len(value: &impl serde::Serialize) -> usize {
-    struct Counter(usize);
-    impl std::io::Write for Counter {
+    struct ByteCounter(usize);
+    impl std::io::Write for ByteCounter {
         fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
             self.0 += buffer.len();
             Ok(buffer.len())
@@ -130,7 +130,7 @@ pub(crate) fn json_len(value: &impl serde::Serialize) -> usize {
             Ok(())
         }
     }
-    let mut counter = Counter(0);
+    let mut counter = ByteCounter(0);
     // A value without a form in JSON is refused where it is written.
     let _ = serde_json::to_writer(&mut counter, value);
     counter.0

@@ -47,8 +47,8 @@ pub enum Access {
     LogIn(String),
 }
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Access>>>;
-pub(super) type AccessHook = Arc<dyn Fn(HttpRequest, Asked) -> Answer + Send + Sync>;
+pub(super) type AccessAnswer = Pin<Box<dyn Future<Output = Access>>>;
+pub(super) type AccessHook = Arc<dyn Fn(HttpRequest, Asked) -> AccessAnswer + Send + Sync>;
 
 /// The answer without a hook. A file or link with owners is denied to everybody, because nobody knows who asks.
 pub(super) fn nobodys(asked: &Asked) -> Access {

@@ -23,7 +23,7 @@ const MORE: &str = "; img-src 'self'; font-src 'self'";
 const REFRESH: &str = "2";
 
 /// What is around the content of every page.
-pub(super) struct Frame<'a> {
+pub(super) struct PageFrame<'a> {
     pub(super) request: &'a HttpRequest,
     pub(super) pages: &'a SoilPages,
     pub(super) wording: &'a Wording,
@@ -47,7 +47,7 @@ pub(super) fn headers<'a>(
 }
 
 /// The whole page of a view.
-pub(super) fn page(view: &View, frame: &Frame<'_>) -> Markup {
+pub(super) fn page(view: &View, frame: &PageFrame<'_>) -> Markup {
     let wording = frame.wording;
     let more = html! {
         @if !view.is_over() {
@@ -79,7 +79,7 @@ pub(super) fn page(view: &View, frame: &Frame<'_>) -> Markup {
 }
 
 /// A page about a request that was refused.
-pub(super) fn problem(title: &str, text: &str, frame: &Frame<'_>) -> Markup {
+pub(super) fn problem(title: &str, text: &str, frame: &PageFrame<'_>) -> Markup {
     let content = html! {
         section class="soil-card" data-state="refused" { h1 { (title) } p { (text) } }
     };
@@ -88,7 +88,13 @@ pub(super) fn problem(title: &str, text: &str, frame: &Frame<'_>) -> Markup {
 }
 
 /// The frame that all pages have in common.
-fn document(frame: &Frame<'_>, title: &str, more: &Markup, content: &Markup, back: Option<String>) -> Markup {
+fn document(
+    frame: &PageFrame<'_>,
+    title: &str,
+    more: &Markup,
+    content: &Markup,
+    back: Option<String>,
+) -> Markup {
     let (language, branding) = (&frame.wording.language, &frame.pages.branding);
     let main = html! {
         main {

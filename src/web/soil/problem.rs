@@ -116,7 +116,7 @@ impl ProblemDetails {
         if self.as_json {
             return response.json(json!({ "error": title, "message": text }));
         }
-        let frame = html::Frame { request, pages, wording: &wording };
+        let frame = html::PageFrame { request, pages, wording: &wording };
         let page = html::problem(&title, &text, &frame);
         html::headers(&mut response, pages, &wording).body(page.into_string())
     }

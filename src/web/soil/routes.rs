@@ -286,7 +286,7 @@ async fn page(request: HttpRequest, site: web::Data<Site>) -> Result<HttpRespons
     let visit = admit(&request, &site, Action::Look).await?;
     let view = visit.view().await?;
     let pages = &site.pages;
-    let frame = html::Frame { request: &request, pages, wording: &view.wording };
+    let frame = html::PageFrame { request: &request, pages, wording: &view.wording };
     let mut response = HttpResponse::build(code(&view, actix_web::http::StatusCode::OK));
     Ok(html::headers(&mut response, pages, &view.wording).body(html::page(&view, &frame).into_string()))
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::super::acks::{AckWindow, Acks};
 use super::super::link::{LinkState, LiveConnection, ReconnectPause};
 use super::super::partitions::ready;
-use super::super::prefetch::Change;
+use super::super::prefetch::PrefetchChange;
 use super::super::topology::{NOT_FOUND, broken, short};
 use super::deletion::QueueDoubt;
 use super::guard_queue::GuardQueue;
@@ -157,7 +157,7 @@ impl QueueConsumer {
         while let Some(change) = self.plan.next() {
             let Some(flow) = &self.flow else { return Ok(()) };
             match change {
-                Change::Begin(consumer, limit) => {
+                PrefetchChange::Begin(consumer, limit) => {
                     // Each consumer has its own limit, because quorum queues and RabbitMQ 4 have no other kind of
                     // limit.
                     let limit = u16::try_from(limit).unwrap_or(u16::MAX);
@@ -181,7 +181,7 @@ impl QueueConsumer {
                     });
                     self.streams.push(follow(consumer, stream?));
                 }
-                Change::End(consumer) => {
+                PrefetchChange::End(consumer) => {
                     let tag = format!("{}-{consumer}", self.shared.node());
                     let cancel = flow.channel.basic_cancel(short(&tag)?, BasicCancelOptions::default());
                     cancel.await.map_err(|e| broken(&e))?;

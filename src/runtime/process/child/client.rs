@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::super::protocol::{Answer, Question};
+use super::super::protocol::{ChildAnswer, Question};
 use super::uplink::Uplink;
 use crate::task::canvas::Promise;
 use crate::task::{
@@ -30,21 +30,21 @@ fn unread() -> GetError {
 impl ChildClient {
     async fn launched(&self, question: Question) -> Result<Promise, EnqueueError> {
         match self.0.answer_to(question).await {
-            Some(Answer::Launched(answer)) => answer,
+            Some(ChildAnswer::Launched(answer)) => answer,
             _ => Err(unsent()),
         }
     }
 
     async fn record(&self, question: Question) -> Result<Option<TaskResult>, GetError> {
         match self.0.answer_to(question).await {
-            Some(Answer::Result(answer)) => answer.map(|found| found.map(|record| *record)),
+            Some(ChildAnswer::Result(answer)) => answer.map(|found| found.map(|record| *record)),
             _ => Err(unread()),
         }
     }
 
     async fn flag(&self, question: Question) -> Result<bool, GetError> {
         match self.0.answer_to(question).await {
-            Some(Answer::Flag(answer)) => answer,
+            Some(ChildAnswer::Flag(answer)) => answer,
             _ => Err(unread()),
         }
     }
@@ -54,14 +54,14 @@ impl ChildClient {
 impl Client for ChildClient {
     async fn enqueue(&self, call: Box<NewTask>) -> Result<Receipt, EnqueueError> {
         match self.0.answer_to(Question::Enqueue(call)).await {
-            Some(Answer::Enqueued(answer)) => answer,
+            Some(ChildAnswer::Enqueued(answer)) => answer,
             _ => Err(unsent()),
         }
     }
 
     async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
         match self.0.answer_to(Question::EnqueueMany(calls)).await {
-            Some(Answer::EnqueuedMany(answer)) => answer,
+            Some(ChildAnswer::EnqueuedMany(answer)) => answer,
             _ => Err(unsent()),
         }
     }
@@ -82,7 +82,7 @@ impl Client for ChildClient {
 
     async fn state(&self, id: &TaskId) -> Result<State, GetError> {
         match self.0.answer_to(Question::State(id.clone())).await {
-            Some(Answer::State(answer)) => answer,
+            Some(ChildAnswer::State(answer)) => answer,
             _ => Err(unread()),
         }
     }
@@ -93,7 +93,7 @@ impl Client for ChildClient {
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, GetError> {
         match self.0.answer_to(Question::Tracked(id.clone())).await {
-            Some(Answer::Tracked(answer)) => answer.map(|found| found.map(|state| *state)),
+            Some(ChildAnswer::Tracked(answer)) => answer.map(|found| found.map(|state| *state)),
             _ => Err(unread()),
         }
     }
@@ -116,7 +116,7 @@ impl Client for ChildClient {
 
     async fn save_group(&self, group: &Promise, lifetime: Option<Duration>) -> Result<(), GetError> {
         match self.0.answer_to(Question::SaveGroup { group: group.clone(), lifetime }).await {
-            Some(Answer::Saved(answer)) => answer,
+            Some(ChildAnswer::Saved(answer)) => answer,
             _ => Err(unread()),
         }
     }

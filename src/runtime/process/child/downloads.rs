@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
-use super::super::protocol::{Answer, Blob, CHUNK, Question, Up};
+use super::super::protocol::{Blob, CHUNK, ChildAnswer, Question, Up};
 use super::client::NO_ANSWER;
 use super::uplink::Uplink;
 use crate::store::payloads::{check_download, chunks_of_download};
@@ -26,7 +26,7 @@ impl ChildDownloads {
         let Download { source, about } = download;
         let (name, content_type) = check_download(&about)?;
         let chunks = chunks_of_download(source);
-        let mut chunks = Chunks {
+        let mut chunks = DownloadChunks {
             stream: chunks.map_err(|error| DownloadError::Source { name: name.clone(), error })?,
             rest: Bytes::new(),
         };
@@ -63,7 +63,7 @@ impl ChildDownloads {
         unfinished.is_over = true;
         match answered {
             // The program has the payload, and this stands for it.
-            Ok(Answer::Kept(Ok(()))) => Ok(KeptPayload {
+            Ok(ChildAnswer::Kept(Ok(()))) => Ok(KeptPayload {
                 key: String::new(),
                 name,
                 content_type,
@@ -71,7 +71,7 @@ impl ChildDownloads {
                 etag: String::new(),
                 about,
             }),
-            Ok(Answer::Kept(Err(refusal))) => Err(refusal.into()),
+            Ok(ChildAnswer::Kept(Err(refusal))) => Err(refusal.into()),
             _ => Err(DownloadError::Store { name, error: NO_ANSWER.to_owned() }),
         }
     }
@@ -95,13 +95,13 @@ impl DownloadSink for ChildDownloads {
 }
 
 /// The bytes of a download in chunks that fit a frame.
-struct Chunks {
+struct DownloadChunks {
     stream: ByteStream,
     /// What is left of a larger chunk.
     rest: Bytes,
 }
 
-impl Chunks {
+impl DownloadChunks {
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
         while self.rest.is_empty() {
             match self.stream.next().await? {

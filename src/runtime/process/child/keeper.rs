@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::super::protocol::{Answer, PermitReply, Question, Up};
+use super::super::protocol::{ChildAnswer, PermitReply, Question, Up};
 use super::client::NO_ANSWER;
 use super::uplink::Uplink;
 use crate::core::IoFailure;
@@ -43,11 +43,11 @@ impl PermitKeeper for ChildKeeper {
     async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, IoFailure> {
         let asks = Question::Acquire { wants: wants.to_vec(), holder: holder.to_owned() };
         match self.uplink.answer_to(asks).await {
-            Some(Answer::Acquired(Ok(PermitReply::Granted(tokens)))) => {
+            Some(ChildAnswer::Acquired(Ok(PermitReply::Granted(tokens)))) => {
                 Ok(PermitAnswer::Granted { tokens, lost: self.holds(holder) })
             }
-            Some(Answer::Acquired(Ok(PermitReply::Busy(place)))) => Ok(PermitAnswer::Busy(place)),
-            Some(Answer::Acquired(Err(error))) => Err(error.into()),
+            Some(ChildAnswer::Acquired(Ok(PermitReply::Busy(place)))) => Ok(PermitAnswer::Busy(place)),
+            Some(ChildAnswer::Acquired(Err(error))) => Err(error.into()),
             _ => Err(NO_ANSWER.into()),
         }
     }

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 use self::client::ChildClient;
-use self::runs::{RunSlot, Runs};
+use self::runs::{ChildRuns, RunSlot};
 use self::uplink::Uplink;
 use super::protocol::{Down, RunOrder, Up, Welcome, codec};
 use super::{VARIABLE, memory};
@@ -47,7 +47,7 @@ pub(crate) struct ChildSetup {
     pub(crate) max_result_size: usize,
 }
 
-type Frames = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
+type FrameReader = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 
 /// Whether this process is a child of a process pool: its program has said so, and speaks to it through its standard
 /// input. (What a child starts itself inherits the word, but not the socket.)
@@ -119,7 +119,7 @@ async fn serve_on(socket: Socket, setup: Result<ChildSetup, String>) -> io::Erro
     let slot = Arc::new(RunSlot::default());
     let (orders, mut waiting) = mpsc::unbounded_channel();
     tokio::spawn(listen(frames, Arc::clone(&uplink), Arc::clone(&slot), orders));
-    let mut runs = Runs::new(setup, welcome.tells_memory, Arc::clone(&uplink), slot, client);
+    let mut runs = ChildRuns::new(setup, welcome.tells_memory, Arc::clone(&uplink), slot, client);
     uplink.push(Up::Ready);
     while let Some(order) = waiting.recv().await {
         runs.run(*order).await;
@@ -157,7 +157,7 @@ fn take_name() {
 }
 
 /// The next frame of the program. Without one the program is gone, and this process ends.
-async fn next(frames: &mut Frames) -> Down<Message> {
+async fn next(frames: &mut FrameReader) -> Down<Message> {
     let frame = frames.next().await.and_then(Result::ok);
     match frame.and_then(|frame| postcard::from_bytes(&frame).ok()) {
         Some(down) => down,
@@ -173,7 +173,7 @@ fn die() -> ! {
 
 /// Takes in what the program says, also while a body runs.
 async fn listen(
-    mut frames: Frames,
+    mut frames: FrameReader,
     uplink: Arc<Uplink>,
     slot: Arc<RunSlot>,
     orders: mpsc::UnboundedSender<Box<RunOrder<Message>>>,

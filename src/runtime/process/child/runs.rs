@@ -32,12 +32,12 @@ pub(super) struct RunSlot(Mutex<Reached>);
 
 #[derive(Default)]
 struct Reached {
-    active: Option<Active>,
+    active: Option<BodyRun>,
     /// The run that was told to end before it began, and why.
     early: Option<(u64, Interrupt)>,
 }
 
-struct Active {
+struct BodyRun {
     run: u64,
     context: Context,
     keeper: Arc<ChildKeeper>,
@@ -67,7 +67,7 @@ impl RunSlot {
         }
     }
 
-    fn begin(&self, active: Active) {
+    fn begin(&self, active: BodyRun) {
         let mut reached = self.0.lock();
         if let Some((_, interrupt)) = reached.early.take().filter(|(run, _)| *run == active.run) {
             active.context.interrupt_with(interrupt);
@@ -81,7 +81,7 @@ impl RunSlot {
 }
 
 /// What the runs of a child share.
-pub(super) struct Runs {
+pub(super) struct ChildRuns {
     setup: ChildSetup,
     tells_memory: bool,
     uplink: Arc<Uplink>,
@@ -94,7 +94,7 @@ pub(super) struct Runs {
     stuck: Arc<Stuck>,
 }
 
-impl Runs {
+impl ChildRuns {
     /// It must be called on the event loop of the child.
     pub(super) fn new(
         setup: ChildSetup,
@@ -165,7 +165,7 @@ impl Runs {
             let lost = keeper.holds(&handed.holder);
             context.receive_permit(handed, lost);
         }
-        self.slot.begin(Active { run, context: context.clone(), keeper });
+        self.slot.begin(BodyRun { run, context: context.clone(), keeper });
         context.open_log(|| (definition.options)().keep_log);
         let (stuck, layers) = (Arc::clone(&self.stuck), Arc::clone(&self.setup.layers));
         let mut body = CpuBody::start(definition, context.clone(), now(), stuck, layers);

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::codec::FramedWrite;
 
 use super::super::protocol::{
-    Answer, BarReport, CHUNKS_ON_THE_WAY, LARGEST_FRAME, Question, Up, codec, encode,
+    BarReport, CHUNKS_ON_THE_WAY, ChildAnswer, LARGEST_FRAME, Question, Up, codec, encode,
 };
 use crate::task::{Ending, Headers, Json, current_message, span_headers};
 
@@ -24,9 +24,9 @@ const MANY_FRAMES: usize = 4096;
 /// What a child has to say, and what it has asked.
 #[derive(Default)]
 pub(super) struct Uplink {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<UnsentFrames>,
     arrived: Notify,
-    asked: Mutex<HashMap<u64, Asked>>,
+    asked: Mutex<HashMap<u64, PendingAnswer>>,
     /// The number of the last question.
     questions: AtomicU64,
     /// The run that this child has or had last.
@@ -34,7 +34,7 @@ pub(super) struct Uplink {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct UnsentFrames {
     state: Option<Up>,
     bar: Option<Up>,
     frames: VecDeque<Up>,
@@ -42,8 +42,8 @@ struct Waiting {
 }
 
 /// A question that is not answered.
-struct Asked {
-    answer: oneshot::Sender<Answer>,
+struct PendingAnswer {
+    answer: oneshot::Sender<ChildAnswer>,
     /// The room for chunks of a download.
     room: Arc<Semaphore>,
 }
@@ -52,7 +52,7 @@ struct Asked {
 pub(super) struct Pending<'a> {
     uplink: &'a Uplink,
     pub(super) question: u64,
-    pub(super) answer: oneshot::Receiver<Answer>,
+    pub(super) answer: oneshot::Receiver<ChildAnswer>,
     /// A permit for each chunk of a download that may be sent.
     pub(super) room: Arc<Semaphore>,
     /// Whether the program has to be told. A download that is not whole ends with its bytes, and the program clears it away.
@@ -118,7 +118,7 @@ impl Uplink {
         let question = self.questions.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answer) = oneshot::channel();
         let room = Arc::new(Semaphore::new(CHUNKS_ON_THE_WAY));
-        self.asked.lock().insert(question, Asked { answer: sender, room: Arc::clone(&room) });
+        self.asked.lock().insert(question, PendingAnswer { answer: sender, room: Arc::clone(&room) });
         let in_body = current_message().is_some();
         let withdraws = !matches!(asks, Question::Keep(_));
         let span = if asks.sends() { span_headers() } else { Headers::default() };
@@ -127,13 +127,13 @@ impl Uplink {
     }
 
     /// Asks the program, and waits for its answer.
-    pub(super) async fn answer_to(&self, asks: Question) -> Option<Answer> {
+    pub(super) async fn answer_to(&self, asks: Question) -> Option<ChildAnswer> {
         let mut pending = self.ask(asks);
         (&mut pending.answer).await.ok()
     }
 
     /// The program has answered.
-    pub(super) fn answered(&self, question: u64, answer: Answer) {
+    pub(super) fn answered(&self, question: u64, answer: ChildAnswer) {
         let asked = self.asked.lock().remove(&question);
         if let Some(asked) = asked {
             let _ = asked.answer.send(answer);
@@ -152,7 +152,7 @@ impl Uplink {
         loop {
             {
                 let mut waiting = self.waiting.lock();
-                let Waiting { state, bar, frames, is_closed } = &mut *waiting;
+                let UnsentFrames { state, bar, frames, is_closed } = &mut *waiting;
                 if let Some(up) = state.take().or_else(|| bar.take()).or_else(|| frames.pop_front()) {
                     return Some(up);
                 }
@@ -225,10 +225,10 @@ mod tests {
         uplink.begin(5);
         let mut first = uplink.ask(Question::Forget("a".into()));
         let mut second = uplink.ask(Question::Forget("b".into()));
-        uplink.answered(second.question, Answer::Flag(Ok(true)));
-        uplink.answered(second.question, Answer::Flag(Ok(false)));
-        uplink.answered(99, Answer::Freed);
-        assert!(matches!((&mut second.answer).now_or_never(), Some(Ok(Answer::Flag(Ok(true))))));
+        uplink.answered(second.question, ChildAnswer::Flag(Ok(true)));
+        uplink.answered(second.question, ChildAnswer::Flag(Ok(false)));
+        uplink.answered(99, ChildAnswer::Freed);
+        assert!(matches!((&mut second.answer).now_or_never(), Some(Ok(ChildAnswer::Flag(Ok(true))))));
         assert!((&mut first.answer).now_or_never().is_none());
         let asked = uplink.next().now_or_never().flatten();
         assert!(matches!(asked, Some(Up::Ask { run: 5, question: 1, in_body: false, .. })));
@@ -239,7 +239,7 @@ mod tests {
         let uplink = Uplink::default();
         let (answered, given_up) =
             (uplink.ask(Question::Forget("a".into())), uplink.ask(Question::Wait("b".into())));
-        uplink.answered(answered.question, Answer::Flag(Ok(true)));
+        uplink.answered(answered.question, ChildAnswer::Flag(Ok(true)));
         drop(answered);
         drop(given_up);
         let next = || uplink.next().now_or_never().flatten();

@@ -123,7 +123,7 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
 
 /// A noun with what is counted of it, in the forms that the Unicode plural rules name zero, one, two, few (3 to 10), many
 /// (11 to 99) and other (whole hundreds). The last three follow their number.
-struct Counted {
+struct CountedNoun {
     zero: &'static str,
     one: &'static str,
     two: &'static str,
@@ -132,12 +132,12 @@ struct Counted {
     other: &'static str,
 }
 
-const PARTS_OF: Counted =
-    Counted {
+const PARTS_OF: CountedNoun =
+    CountedNoun {
         zero: "لا أجزاء", one: "جزء واحد", two: "جزأين", few: "أجزاء", many: "جزءًا", other: "جزء"
     };
 
-const FAILED_PARTS: Counted = Counted {
+const FAILED_PARTS: CountedNoun = CountedNoun {
     zero: "لا أجزاء أخرى فاشلة",
     one: "جزء آخر فاشل",
     two: "جزآن آخران فاشلان",
@@ -146,7 +146,7 @@ const FAILED_PARTS: Counted = Counted {
     other: "جزء آخر فاشل",
 };
 
-const OTHERS: Counted = Counted {
+const OTHERS: CountedNoun = CountedNoun {
     zero: "لا مهام أخرى",
     one: "مهمة أخرى واحدة",
     two: "مهمتان أخريان",
@@ -155,7 +155,7 @@ const OTHERS: Counted = Counted {
     other: "مهمة أخرى",
 };
 
-const MINUTES: Counted = Counted {
+const MINUTES: CountedNoun = CountedNoun {
     zero: "أقل من دقيقة",
     one: "دقيقة واحدة",
     two: "دقيقتين",
@@ -164,7 +164,7 @@ const MINUTES: Counted = Counted {
     other: "دقيقة",
 };
 
-const HOURS: Counted = Counted {
+const HOURS: CountedNoun = CountedNoun {
     zero: "أقل من ساعة",
     one: "ساعة واحدة",
     two: "ساعتين",
@@ -173,7 +173,7 @@ const HOURS: Counted = Counted {
     other: "ساعة",
 };
 
-impl Counted {
+impl CountedNoun {
     fn count(&self, count: u64) -> String {
         let noun = match (count, count % 100) {
             (0, _) => return self.zero.to_owned(),
