@@ -19,7 +19,7 @@ use super::address::{PageName, ScreenAddress};
 use super::brake_form::{self, BrakeForm, SURE};
 use super::bulk_acts::{self, BulkForm};
 use super::call_form::{self, CallForm};
-use super::fields::Fields;
+use super::fields::FormFields;
 use super::outcomes::{deleted, reach, retried};
 use super::pages::acted_filter;
 use super::problem::{ConsoleProblem, wants_json};
@@ -83,7 +83,7 @@ impl ActSubject {
 
 impl OperatorAct {
     /// Reads the fields of a form.
-    pub(super) fn read(fields: &Fields) -> Result<Self, ConsoleProblem> {
+    pub(super) fn read(fields: &FormFields) -> Result<Self, ConsoleProblem> {
         let lane = || Ok::<_, ConsoleProblem>((fields.required("scope")?, fields.required("key")?));
         let bulk = |action| BulkForm::read(action, fields).map(|form| Self::Bulk(Box::new(form)));
         Ok(match fields.required("act")?.as_str() {
@@ -430,7 +430,7 @@ impl OperatorAct {
 }
 
 /// The brake of a form. One that is about every task has to say that this is meant.
-fn sure(fields: &Fields) -> Result<BrakeForm, ConsoleProblem> {
+fn sure(fields: &FormFields) -> Result<BrakeForm, ConsoleProblem> {
     let form = BrakeForm::read(|name| fields.get(name))?;
     if form.is_about_everything() && fields.get(SURE).is_none() {
         let text = format!("The brake is about every task. If that is meant, send `{SURE}` with it.");
@@ -457,7 +457,7 @@ fn shown(chosen: &ScreenAddress) -> String {
 pub(super) async fn answer(
     console: &Console,
     request: &HttpRequest,
-    fields: &Fields,
+    fields: &FormFields,
 ) -> Result<HttpResponse, ConsoleProblem> {
     // Whoever may not see the console learns nothing about acts.
     console.permit(request, Permission::See, None).await?;
@@ -523,7 +523,7 @@ mod tests {
 
     fn read(fields: &[(&str, &str)]) -> Result<OperatorAct, String> {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        OperatorAct::read(&Fields::of(fields)).map_err(|problem| problem.text().to_owned())
+        OperatorAct::read(&FormFields::of(fields)).map_err(|problem| problem.text().to_owned())
     }
 
     #[test]

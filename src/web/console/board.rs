@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Console;
-use super::parts::Mark;
+use super::parts::StatusMark;
 use super::problem::ConsoleProblem;
 use super::shared_looks::Looked;
 use super::visit::ConsoleVisit;
@@ -22,15 +22,15 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 impl QueueCondition {
     /// Its mark and its word.
-    pub(super) fn shown(self) -> (Mark, &'static str) {
+    pub(super) fn shown(self) -> (StatusMark, &'static str) {
         let mark = match self {
-            Self::Halted => Mark::Failed,
-            Self::Late | Self::Stuck | Self::Unserved => Mark::Late,
-            Self::AtRisk => Mark::Risk,
-            Self::Strained => Mark::Strained,
-            Self::Silent | Self::Paused | Self::Away => Mark::Held,
-            Self::Fine => Mark::Fine,
-            Self::Idle => Mark::Idle,
+            Self::Halted => StatusMark::Failed,
+            Self::Late | Self::Stuck | Self::Unserved => StatusMark::Late,
+            Self::AtRisk => StatusMark::Risk,
+            Self::Strained => StatusMark::Strained,
+            Self::Silent | Self::Paused | Self::Away => StatusMark::Held,
+            Self::Fine => StatusMark::Fine,
+            Self::Idle => StatusMark::Idle,
         };
         (mark, self.as_str())
     }

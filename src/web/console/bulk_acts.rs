@@ -13,7 +13,7 @@ use super::Console;
 use super::address::PageName;
 use super::brake_form::tenant_of;
 use super::counts::Counted;
-use super::fields::Fields;
+use super::fields::FormFields;
 use super::problem::ConsoleProblem;
 use super::rights::{NotAllowed, Permission, Viewer};
 use super::visit::ConsoleVisit;
@@ -40,7 +40,7 @@ pub(super) struct BulkForm {
 
 impl BulkForm {
     /// Reads the fields of a form.
-    pub(super) fn read(action: BulkAction, fields: &Fields) -> Result<Self, ConsoleProblem> {
+    pub(super) fn read(action: BulkAction, fields: &FormFields) -> Result<Self, ConsoleProblem> {
         let mut rule = if fields.get("all").is_some() { BrakeRule::all() } else { BrakeRule::new() };
         rule.task = fields.optional("task")?;
         rule.queue = fields.optional("queue")?;
@@ -106,7 +106,7 @@ impl BulkForm {
 }
 
 /// What a bulk act does, by its word in the field `action`.
-pub(super) fn action_of(fields: &Fields) -> Result<BulkAction, ConsoleProblem> {
+pub(super) fn action_of(fields: &FormFields) -> Result<BulkAction, ConsoleProblem> {
     let word = fields.required("action")?;
     let all = [BulkAction::Revoke, BulkAction::Retry, BulkAction::Move, BulkAction::Purge];
     all.into_iter().find(|action| action.as_str() == word).ok_or_else(|| {
@@ -276,7 +276,7 @@ mod tests {
         let read = |until: &str| {
             let fields = [("task", "shop.*"), ("until", until)];
             let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            BulkForm::read(BulkAction::Purge, &Fields::of(fields)).expect("a form").then
+            BulkForm::read(BulkAction::Purge, &FormFields::of(fields)).expect("a form").then
         };
         assert_eq!(read("5"), Timestamp::from_micros(5));
         assert!(read(&u64::MAX.to_string()) <= now());

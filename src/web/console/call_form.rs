@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
+use super::fields::FormFields;
 use super::problem::ConsoleProblem;
 use super::{Console, words};
 use crate::core::did_you_mean;
@@ -24,7 +24,7 @@ pub(super) struct CallForm {
 
 impl CallForm {
     /// Reads the fields of a form. A field that is empty leaves its argument out.
-    pub(super) fn read(fields: &Fields) -> Result<Self, ConsoleProblem> {
+    pub(super) fn read(fields: &FormFields) -> Result<Self, ConsoleProblem> {
         let task = fields.required("task")?;
         let id = if fields.get("id").is_some() { fields.id()? } else { TaskId::new() };
         let mut arguments: Vec<(String, String)> = Vec::new();
@@ -117,7 +117,7 @@ mod tests {
 
     fn read(fields: &[(&str, &str)]) -> Result<CallForm, String> {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        CallForm::read(&Fields::of(fields)).map_err(|problem| problem.text().to_owned())
+        CallForm::read(&FormFields::of(fields)).map_err(|problem| problem.text().to_owned())
     }
 
     #[test]

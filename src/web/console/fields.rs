@@ -11,9 +11,9 @@ use crate::task::{Arguments, TaskId};
 const MOST_ARGUMENTS: usize = 256 << 10;
 
 /// The fields of a form.
-pub(super) struct Fields(HashMap<String, String>);
+pub(super) struct FormFields(HashMap<String, String>);
 
-impl Fields {
+impl FormFields {
     pub(super) fn of(fields: impl IntoIterator<Item = (String, String)>) -> Self {
         Self(fields.into_iter().collect())
     }

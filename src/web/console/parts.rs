@@ -12,7 +12,7 @@ use crate::core::Timestamp;
 
 /// What a mark stands for. Each has a shape of its own, and stands beside a word, so that no colour has to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum StatusMark {
     Fine,
     Strained,
     Risk,
@@ -25,7 +25,7 @@ pub(super) enum Mark {
     Done,
 }
 
-impl Mark {
+impl StatusMark {
     fn class(self) -> &'static str {
         match self {
             Self::Fine => "mark fine",
@@ -43,12 +43,12 @@ impl Mark {
 }
 
 /// A mark that says its word itself.
-pub(super) fn mark(mark: Mark, word: &str) -> Markup {
+pub(super) fn mark(mark: StatusMark, word: &str) -> Markup {
     html! { i class=(mark.class()) role="img" aria-label=(word) {} }
 }
 
 /// A mark beside its word.
-pub(super) fn state(mark: Mark, word: &str) -> Markup {
+pub(super) fn state(mark: StatusMark, word: &str) -> Markup {
     html! { span class="state" { i class=(mark.class()) aria-hidden="true" {} (word) } }
 }
 
@@ -109,10 +109,10 @@ pub(super) fn note(kind: &str, text: &Markup) -> Markup {
 }
 
 /// The head of a column, and whether its cells are numbers.
-pub(super) type Column<'a> = (&'a str, bool);
+pub(super) type ColumnHead<'a> = (&'a str, bool);
 
 /// A table. `rows` has its `tr` elements; each cell names its column in `data-l` for narrow screens.
-pub(super) fn table(labelled_by: &str, columns: &[Column<'_>], rows: &Markup, caption: &str) -> Markup {
+pub(super) fn table(labelled_by: &str, columns: &[ColumnHead<'_>], rows: &Markup, caption: &str) -> Markup {
     html! {
         div class="wide" tabindex="0" role="group" aria-labelledby=(labelled_by) {
             table class="rows" {
@@ -309,8 +309,8 @@ mod tests {
     fn what_others_wrote_is_text_and_nothing_else() {
         let evil = "<script>alert(1)</script>\" onload=\"x";
         for markup in [
-            mark(Mark::Fine, evil),
-            state(Mark::Late, evil),
+            mark(StatusMark::Fine, evil),
+            state(StatusMark::Late, evil),
             card(evil, evil, &html! { (evil) }, &html! { (evil) }),
             empty(evil, &html! { (evil) }),
             table(evil, &[(evil, true)], &html! {}, evil),

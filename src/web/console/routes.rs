@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::acts;
 use super::address::PageName;
-use super::fields::Fields;
+use super::fields::FormFields;
 use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::visit::ConsoleVisit;
@@ -155,7 +155,7 @@ async fn act(
         // Who goes away in the middle leaves no act half done, and none that nobody has noted.
         Ok(form) => {
             let (request, console) = (request.clone(), console.clone());
-            let fields = Fields::of(form.into_inner());
+            let fields = FormFields::of(form.into_inner());
             let answered = rt::spawn(async move { acts::answer(&console, &request, &fields).await });
             answered.await.unwrap_or_else(|error| Err(ConsoleProblem::unavailable(&error)))
         }

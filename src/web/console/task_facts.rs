@@ -30,7 +30,7 @@ pub(super) const RELATIVES: usize = 40;
 
 /// All that is known of a task. It has nothing that is large.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct TaskFacts {
+pub(super) struct TaskPageFacts {
     pub(super) id: String,
     pub(super) task: String,
     pub(super) queue: String,
@@ -148,7 +148,7 @@ const OF_ONE_ID: usize = 1_000;
 /// The most bytes of arguments that a form has.
 const EDITABLE: usize = 16_000;
 
-type SeenFacts = Result<Option<TaskFacts>, FactsError>;
+type SeenFacts = Result<Option<TaskPageFacts>, FactsError>;
 
 /// Why nothing could be found out.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ impl From<GetError> for FactsError {
     }
 }
 
-impl TaskFacts {
+impl TaskPageFacts {
     /// What is known of the task of this id; `None`: nothing.
     pub(super) async fn of(visit: &ConsoleVisit, id: &TaskId) -> Result<Option<Self>, ConsoleProblem> {
         let console = &visit.console;
@@ -275,13 +275,13 @@ fn kept(console: &Console, failed: &FailedTask) -> Kept {
 }
 
 /// A task of which only a report is known.
-fn of_report(id: &TaskId, state: &str) -> TaskFacts {
+fn of_report(id: &TaskId, state: &str) -> TaskPageFacts {
     let state = if state == "RETRY" { State::Retry } else { State::Started };
-    TaskFacts { state, is_elsewhere: true, ..nothing(id) }
+    TaskPageFacts { state, is_elsewhere: true, ..nothing(id) }
 }
 
-fn nothing(id: &TaskId) -> TaskFacts {
-    TaskFacts {
+fn nothing(id: &TaskId) -> TaskPageFacts {
+    TaskPageFacts {
         id: id.to_string(),
         task: String::new(),
         queue: String::new(),
@@ -311,9 +311,9 @@ fn nothing(id: &TaskId) -> TaskFacts {
     }
 }
 
-fn of_message(console: &Console, id: &TaskId, message: Option<&Message>) -> TaskFacts {
+fn of_message(console: &Console, id: &TaskId, message: Option<&Message>) -> TaskPageFacts {
     let Some(message) = message else { return nothing(id) };
-    TaskFacts {
+    TaskPageFacts {
         task: words::line(&message.task, LONGEST),
         queue: message.queue.clone(),
         tenant: message.tenant().map(str::to_owned),
@@ -332,7 +332,7 @@ fn of_message(console: &Console, id: &TaskId, message: Option<&Message>) -> Task
     }
 }
 
-fn add_sighting(facts: &mut TaskFacts, sighting: &TaskSighting) {
+fn add_sighting(facts: &mut TaskPageFacts, sighting: &TaskSighting) {
     match sighting {
         TaskSighting::Waiting(message) => {
             facts.state = if message.retries > 0 { State::Retry } else { State::Pending };
@@ -348,7 +348,7 @@ fn add_sighting(facts: &mut TaskFacts, sighting: &TaskSighting) {
     }
 }
 
-fn add_record(facts: &mut TaskFacts, record: TaskResult) {
+fn add_record(facts: &mut TaskPageFacts, record: TaskResult) {
     if facts.task.is_empty() {
         facts.task.clone_from(&record.task);
     }
@@ -418,7 +418,7 @@ impl Relatives {
     }
 }
 
-impl TaskFacts {
+impl TaskPageFacts {
     /// Whether the task is not over.
     pub(super) fn is_unfinished(&self) -> bool {
         !self.state.is_finished() && self.state != State::Unknown

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::address::{LONGEST, ScreenAddress};
 use super::pages::{LIST_FRESH, ROWS};
-use super::parts::{self, Mark};
+use super::parts::{self, StatusMark};
 use super::problem::ConsoleProblem;
 use super::rights::Permission;
 use super::shared_looks::Looked;
@@ -29,7 +29,7 @@ const SCAN: &str = "scan";
 
 /// A task in a list, without what would make the list large.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct TaskRow {
+pub(super) struct TaskListRow {
     pub(super) id: String,
     pub(super) task: String,
     pub(super) queue: String,
@@ -92,12 +92,12 @@ impl TaskStanding {
     }
 
     /// Its mark and its word.
-    fn shown(self) -> (Mark, &'static str) {
+    fn shown(self) -> (StatusMark, &'static str) {
         match self {
-            Self::Ready => (Mark::Idle, "ready"),
-            Self::Running => (Mark::Run, "running"),
-            Self::Scheduled => (Mark::Held, "scheduled"),
-            Self::InLine => (Mark::Held, "in line"),
+            Self::Ready => (StatusMark::Idle, "ready"),
+            Self::Running => (StatusMark::Run, "running"),
+            Self::Scheduled => (StatusMark::Held, "scheduled"),
+            Self::InLine => (StatusMark::Held, "in line"),
         }
     }
 }
@@ -105,7 +105,7 @@ impl TaskStanding {
 /// A page of a list.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TaskRows {
-    pub(super) tasks: Vec<TaskRow>,
+    pub(super) tasks: Vec<TaskListRow>,
     /// What leads to the next page.
     pub(super) next: Option<String>,
     /// How many tasks were looked at for the page.
@@ -210,7 +210,7 @@ pub(super) fn with_argument(filter: TaskFilter, text: &str) -> TaskFilter {
     }
 }
 
-impl TaskRow {
+impl TaskListRow {
     fn of(console: &Console, task: &UnfinishedTask, running: &HashSet<TaskId>) -> Self {
         let message = &task.message;
         Self {
@@ -272,7 +272,7 @@ async fn look(
     for _ in 0..MOST_PIECES {
         let page =
             console.celeriac.page_unfinished_tasks(filter, standings, rows.next.as_deref(), ROWS).await?;
-        let all = page.tasks.iter().map(|task| TaskRow::of(console, task, &running));
+        let all = page.tasks.iter().map(|task| TaskListRow::of(console, task, &running));
         rows.tasks = all.filter(|row| standing.is_none_or(|standing| row.is == standing)).collect();
         rows.looked_at = match (rows.looked_at, page.looked_at) {
             (Some(before), Some(now)) => Some(before + now),

@@ -27,7 +27,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A tenant, as far as whoever looks may see it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct TenantLine {
+pub(super) struct TenantView {
     pub(super) name: String,
     /// Its tasks that could start and are in the broker, in the queues that may be seen.
     pub(super) ready: u64,
@@ -100,7 +100,7 @@ impl TenantBook {
 
     /// The tenants that whoever looks may see and whose names contain this text, those that use most first. Of who may not see
     /// all queues, it asks the program about some tenants at most.
-    pub(super) async fn lines(&self, visit: &ConsoleVisit, wanted: &str) -> Vec<TenantLine> {
+    pub(super) async fn lines(&self, visit: &ConsoleVisit, wanted: &str) -> Vec<TenantView> {
         let mut names: Vec<&String> = self.tenants.keys().filter(|name| name.contains(wanted)).collect();
         let is_all = visit.viewer.sees_all();
         if !is_all {
@@ -112,20 +112,20 @@ impl TenantBook {
                 names.iter().flat_map(|name| queues.iter().map(move |queue| (*queue, Some(name.as_str()))));
             visit.ask_of_tenants(&[Permission::See], tasks).await;
         }
-        let mut lines: Vec<TenantLine> =
+        let mut lines: Vec<TenantView> =
             names.into_iter().filter_map(|name| self.line(&visit.viewer, name, is_all)).collect();
         lines.sort_by(|one, other| rank(other).cmp(&rank(one)).then_with(|| one.name.cmp(&other.name)));
         lines
     }
 
     /// The tenant of this name. One of whom nothing is known has nothing. `None`: whoever looks may not see it.
-    pub(super) async fn one(&self, visit: &ConsoleVisit, name: &str) -> Option<TenantLine> {
+    pub(super) async fn one(&self, visit: &ConsoleVisit, name: &str) -> Option<TenantView> {
         visit.sees_tenant(name).await;
         self.line(&visit.viewer, name, visit.viewer.sees_all())
     }
 
     /// A tenant as far as the viewer may see it, once the program was asked about it. `is_all`: the viewer may see all queues.
-    fn line(&self, viewer: &Viewer, name: &str, is_all: bool) -> Option<TenantLine> {
+    fn line(&self, viewer: &Viewer, name: &str, is_all: bool) -> Option<TenantView> {
         let sees = |queue: &str| is_all || viewer.may_with(Permission::See, queue, Some(name));
         let (sees_some, sees_all) =
             (is_all || viewer.queues().any(sees), is_all || viewer.queues().all(sees));
@@ -142,7 +142,7 @@ impl TenantBook {
         if !is_known && viewer.sees_any() {
             return None;
         }
-        Some(TenantLine {
+        Some(TenantView {
             name: name.to_owned(),
             ready,
             delivered,
@@ -154,7 +154,7 @@ impl TenantBook {
 }
 
 /// By what tenants are compared: what runs, the time that it ran, what waits.
-fn rank(line: &TenantLine) -> (usize, Duration, u64) {
+fn rank(line: &TenantView) -> (usize, Duration, u64) {
     let whole = line.whole.unwrap_or_default();
     (whole.running, whole.ran, line.ready + line.delivered + whole.waiting_here as u64)
 }

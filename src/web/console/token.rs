@@ -29,13 +29,13 @@ const KEPT: u32 = 30 * 24 * 3_600;
 
 /// The token of a browser.
 #[derive(Clone, Debug)]
-pub(super) struct Token {
+pub(super) struct CsrfToken {
     pub(super) text: String,
     /// Whether the browser does not have it yet.
     is_new: bool,
 }
 
-impl Token {
+impl CsrfToken {
     /// The token that the request has, or a new one.
     pub(super) fn of(request: &HttpRequest) -> Self {
         match known(request) {
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn a_token_is_kept_and_one_of_another_form_is_not() {
-        let first = Token::of(&TestRequest::default().to_http_request());
+        let first = CsrfToken::of(&TestRequest::default().to_http_request());
         assert!(first.is_new && first.text.len() == LENGTH);
         let with = |value: &str| {
             let cookies = format!("a=b; {COOKIE}={value}; c=d");
-            Token::of(&TestRequest::default().insert_header(("Cookie", cookies)).to_http_request())
+            CsrfToken::of(&TestRequest::default().insert_header(("Cookie", cookies)).to_http_request())
         };
         let again = with(&first.text);
         assert!(!again.is_new && again.text == first.text);

@@ -8,7 +8,7 @@ use super::act_log::ActRecord;
 use super::address::{PageName, ScreenAddress};
 use super::problem::ConsoleProblem;
 use super::rights::{Permission, Viewer};
-use super::token::Token;
+use super::token::CsrfToken;
 
 /// What a page is made from: the address, who looks, and what that one may do.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub(super) struct ConsoleVisit {
     pub(super) address: ScreenAddress,
     pub(super) viewer: Viewer,
     /// What forms need, to come from here.
-    pub(super) token: Token,
+    pub(super) token: CsrfToken,
     /// What came of the act after which the page is shown.
     pub(super) notice: Option<ActRecord>,
 }
@@ -46,7 +46,7 @@ impl ConsoleVisit {
         let address = ["done", "format", "part", "events"]
             .into_iter()
             .fold(address, |address, name| address.without(name));
-        let (console, token) = (console.clone(), Token::of(request));
+        let (console, token) = (console.clone(), CsrfToken::of(request));
         Ok(Self { console, request: request.clone(), address, viewer, token, notice })
     }
 

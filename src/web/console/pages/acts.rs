@@ -6,13 +6,13 @@ use serde::Serialize;
 use super::{PageBody, ROWS};
 use crate::task::clock::now;
 use crate::web::console::act_log::ActRecord;
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data {
+struct ActsData {
     acts: Vec<ActRecord>,
     next: Option<String>,
 }
@@ -38,7 +38,7 @@ pub(super) fn look(visit: &ConsoleVisit) -> PageBody {
         @for act in &acts {
             tr data-key=(act.number) {
                 th scope="row" {
-                    span class="name" { @if act.is_done { (parts::mark(Mark::Done, "done")) } @else { (parts::mark(Mark::Failed, "not done")) } (act.what) }
+                    span class="name" { @if act.is_done { (parts::mark(StatusMark::Done, "done")) } @else { (parts::mark(StatusMark::Failed, "not done")) } (act.what) }
                 }
                 td data-l="who" { (act.who) }
                 td class="full" data-l="outcome" { (act.outcome) }
@@ -56,5 +56,5 @@ pub(super) fn look(visit: &ConsoleVisit) -> PageBody {
         }
         (parts::pager(visit, next.as_deref(), ""))
     };
-    PageBody::new("Acts", at, &Data { acts, next }, main)
+    PageBody::new("Acts", at, &ActsData { acts, next }, main)
 }

@@ -19,7 +19,7 @@ use crate::web::console::board::FRESH;
 use crate::web::console::brake_form::{ACTIONS, BrakeForm, FIELDS, SURE, tenant_of};
 use crate::web::console::bulk_acts::BulkReach;
 use crate::web::console::counts::{Counted, CountingShare, moment_of};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
 use crate::web::console::shared_looks::Looked;
@@ -39,7 +39,7 @@ const MOST_NAMES: usize = 10;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct BrakesData<'a> {
     scope: BrakeScope,
     brakes: Vec<BrakeLine<'a>>,
     /// What the brake of the address would be about, or the brake that was to be counted is.
@@ -78,7 +78,7 @@ impl<'a> BrakeLine<'a> {
     }
 }
 
-type SeenHolds = Replies<QueueHold>;
+type SeenBrakeHolds = Replies<QueueHold>;
 type SeenBrakes = Result<Vec<Brake>, ControlError>;
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
@@ -144,7 +144,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         @if may_set { (form(visit)) }
     };
     let counted = found.map(|_| moment.as_micros().to_string());
-    let data = Data { scope, brakes: lines, dry_run, counting, counted };
+    let data = BrakesData { scope, brakes: lines, dry_run, counting, counted };
     Ok(PageBody::new("Brakes", at, &data, main).with_again(counting.map(|_| link)))
 }
 
@@ -179,7 +179,7 @@ async fn is_seen(visit: &ConsoleVisit, brake: &Brake) -> bool {
 async fn held(visit: &ConsoleVisit) -> BTreeMap<String, usize> {
     let console = &visit.console;
     let Looked { seen, .. } =
-        console.shared.looks.look::<SeenHolds>("holds", FRESH, console.celeriac.holds()).await;
+        console.shared.looks.look::<SeenBrakeHolds>("holds", FRESH, console.celeriac.holds()).await;
     let mut held: BTreeMap<String, usize> = BTreeMap::new();
     for hold in seen.iter() {
         if let HoldReason::Brake { id, .. } = &hold.reason {
@@ -278,7 +278,7 @@ fn table(visit: &ConsoleVisit, lines: &[BrakeLine<'_>]) -> Markup {
             @let may = may_brake(visit, line.rule.queue.as_deref());
             tr data-key=(line.id) {
                 th scope="row" {
-                    span class="name" { (parts::mark(Mark::Held, "in force")) (words::line(&line.rule.to_string(), 160)) }
+                    span class="name" { (parts::mark(StatusMark::Held, "in force")) (words::line(&line.rule.to_string(), 160)) }
                     span class="why" { (line.id) @if line.is_standing { " · stands in the catalogue" } }
                 }
                 td data-l="does" { (words::line(&line.action.to_string(), 100)) }

@@ -8,7 +8,7 @@ use crate::app::{BulkAct, BulkAction, ControlError};
 use crate::core::Timestamp;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::bulk_acts::{BulkReach, permission_of};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
@@ -75,7 +75,7 @@ struct UndoRow {
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data {
+struct BulkData {
     acts: Vec<BulkRow>,
 }
 
@@ -121,15 +121,15 @@ impl BulkRow {
         })
     }
 
-    fn mark(&self) -> (Mark, &'static str) {
+    fn mark(&self) -> (StatusMark, &'static str) {
         match (&self.undo, self.goes_on, &self.error) {
-            (Some(_), true, _) => (Mark::Retry, "is undone"),
-            (Some(_), false, _) => (Mark::Retry, "undone"),
-            (None, true, _) if self.cancel.is_some() => (Mark::Run, "is being cancelled"),
-            (None, false, _) if self.cancel.is_some() => (Mark::Idle, "cancelled"),
-            (None, true, _) => (Mark::Run, "goes on"),
-            (None, false, Some(_)) => (Mark::Failed, "ended early"),
-            (None, false, None) => (Mark::Done, "done"),
+            (Some(_), true, _) => (StatusMark::Retry, "is undone"),
+            (Some(_), false, _) => (StatusMark::Retry, "undone"),
+            (None, true, _) if self.cancel.is_some() => (StatusMark::Run, "is being cancelled"),
+            (None, false, _) if self.cancel.is_some() => (StatusMark::Idle, "cancelled"),
+            (None, true, _) => (StatusMark::Run, "goes on"),
+            (None, false, Some(_)) => (StatusMark::Failed, "ended early"),
+            (None, false, None) => (StatusMark::Done, "done"),
         }
     }
 
@@ -179,7 +179,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::card("bulk", "Bulk acts", &html! { "the newest first" }, &list(visit, &acts)))
         }
     };
-    Ok(PageBody::new("Bulk acts", at, &Data { acts }, main))
+    Ok(PageBody::new("Bulk acts", at, &BulkData { acts }, main))
 }
 
 /// The form that chooses tasks and what is to be done to them. It leads to the page that counts them first.

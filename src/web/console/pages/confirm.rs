@@ -11,7 +11,7 @@ use crate::task::Message;
 use crate::web::console::acts::OperatorAct;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::counts::{Counted, CountingShare, moment_of};
-use crate::web::console::fields::Fields;
+use crate::web::console::fields::FormFields;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission, Viewer};
 use crate::web::console::task_rows::{TaskQuery, scanning};
@@ -28,7 +28,7 @@ const MOST_NAMES: usize = 20;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data {
+struct ConfirmData {
     what: String,
     permission: &'static str,
     /// How many tasks the act is about, if it is about several.
@@ -82,7 +82,7 @@ pub(in crate::web::console) fn acted_filter(
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     let at = moment_of(&visit.address, UNTIL);
     let address = visit.address.clone().with(UNTIL, at.as_micros().to_string());
-    let fields = Fields::of(address.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let fields = FormFields::of(address.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let act = OperatorAct::read(&fields)?;
     let queue = address.get("queue").map(|queue| visit.console.physical(queue));
     let (mut bulk, mut counting) = (None, None);
@@ -161,7 +161,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::card("sample", "The first of them", &html! { (sample.len().min(SAMPLE)) " of " (number.unwrap_or(sample.len())) }, &html! {
                 ul class="needs" {
                     @for task in sample.iter().take(SAMPLE) {
-                        li { (parts::mark(parts::Mark::Failed, "failed")) p { a href=(visit.task(&task.id)) { (words::line(&task.task, 80)) } " " span class="faint" { (task.error) } } }
+                        li { (parts::mark(parts::StatusMark::Failed, "failed")) p { a href=(visit.task(&task.id)) { (words::line(&task.task, 80)) } " " span class="faint" { (task.error) } } }
                     }
                 }
             }))
@@ -170,10 +170,10 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::card("where", "Which they are", &html! { "by queue and task, and some of them" }, &html! {
                 ul class="needs" {
                     @for (name, count) in waiting.by_queue.iter().chain(&waiting.by_task).take(MOST_NAMES) {
-                        li { (parts::mark(parts::Mark::Idle, "waits")) p { (words::line(name, 80)) ": " (words::count(*count)) } }
+                        li { (parts::mark(parts::StatusMark::Idle, "waits")) p { (words::line(name, 80)) ": " (words::count(*count)) } }
                     }
                     @for id in waiting.sample.iter().take(SAMPLE) {
-                        li { (parts::mark(parts::Mark::Idle, "waits")) p { a href=(visit.task(id.as_str())) { code { (words::line(id.as_str(), 80)) } } } }
+                        li { (parts::mark(parts::StatusMark::Idle, "waits")) p { a href=(visit.task(id.as_str())) { code { (words::line(id.as_str(), 80)) } } } }
                     }
                 }
             }))
@@ -181,7 +181,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     };
     let until = (number.is_some() || counting.is_some()).then(|| at.as_micros().to_string());
     let permission = act.permission().as_str();
-    let data = Data { what: act.what(), permission, count: number, until, bulk, counting };
+    let data = ConfirmData { what: act.what(), permission, count: number, until, bulk, counting };
     let again = counting.map(|_| visit.href(&address));
     Ok(PageBody::new("Confirm", at, &data, main).with_again(again))
 }

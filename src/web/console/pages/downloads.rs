@@ -10,7 +10,7 @@ use crate::soil::{SoilState, Status};
 use crate::task::clock::now;
 use crate::task::{DownloadFacts, TaskId};
 use crate::web::console::address::{PageName, ScreenAddress};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_secs(2);
 
 /// The page as data. It has the statuses that the users get.
 #[derive(Serialize)]
-struct Data<'a> {
+struct DownloadsData<'a> {
     /// The task that was asked for.
     asked: Option<&'a Status>,
     /// Tasks that run here and have said how far they are.
@@ -88,7 +88,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::card("progress", "In progress", &html! { "as their users see it" }, &table(visit, &in_progress)))
         }
     };
-    let data = Data { asked: asked.as_ref(), in_progress: &in_progress };
+    let data = DownloadsData { asked: asked.as_ref(), in_progress: &in_progress };
     Ok(PageBody::new("Downloads", at, &data, main))
 }
 
@@ -100,14 +100,14 @@ fn is_seen(visit: &ConsoleVisit, status: &Status) -> bool {
     }
 }
 
-fn state(status: &Status) -> (Mark, &'static str) {
+fn state(status: &Status) -> (StatusMark, &'static str) {
     match status.state {
-        SoilState::Missing if status.gone => (Mark::Idle, "gone: its file has expired"),
-        SoilState::Missing => (Mark::Idle, "not known"),
-        SoilState::NotStarted => (Mark::Idle, "waits"),
-        SoilState::Started => (Mark::Run, "in progress"),
-        SoilState::Success => (Mark::Done, "ready"),
-        SoilState::Failed => (Mark::Failed, "failed"),
+        SoilState::Missing if status.gone => (StatusMark::Idle, "gone: its file has expired"),
+        SoilState::Missing => (StatusMark::Idle, "not known"),
+        SoilState::NotStarted => (StatusMark::Idle, "waits"),
+        SoilState::Started => (StatusMark::Run, "in progress"),
+        SoilState::Success => (StatusMark::Done, "ready"),
+        SoilState::Failed => (StatusMark::Failed, "failed"),
     }
 }
 

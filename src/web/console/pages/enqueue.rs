@@ -18,7 +18,7 @@ const MOST: usize = 200;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data {
+struct EnqueueData {
     /// The tasks that whoever looks may call, by their names.
     tasks: Vec<CallableTask>,
     /// The task whose form is shown.
@@ -78,7 +78,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::card("tasks", "Tasks", &html! { (listed.len().min(MOST)) " of " (mine.len()) }, &list(visit, wanted, &listed)))
         }
     };
-    let data = Data { tasks: listed.into_iter().cloned().collect(), task };
+    let data = EnqueueData { tasks: listed.into_iter().cloned().collect(), task };
     Ok(PageBody::new("Enqueue", now(), &data, main))
 }
 

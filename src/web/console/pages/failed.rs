@@ -10,7 +10,7 @@ use crate::broker::FailedTask;
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::web::console::address::{LONGEST, PageName, ScreenAddress};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
 use crate::web::console::shared_looks::Looked;
@@ -68,7 +68,7 @@ impl FailedRow {
     }
 }
 
-type SeenRows = Result<FailedRows, ControlError>;
+type SeenFailedRows = Result<FailedRows, ControlError>;
 
 /// A page of the failed tasks that the address chooses, of which the viewer may see the queue.
 pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows), ConsoleProblem> {
@@ -87,7 +87,7 @@ pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows)
         visit.address.get("kind"),
         visit.address.get("until")
     );
-    let Looked { at, seen } = console.shared.looks.look::<SeenRows>(&name, LIST_FRESH, look).await;
+    let Looked { at, seen } = console.shared.looks.look::<SeenFailedRows>(&name, LIST_FRESH, look).await;
     let mut rows = (*seen).as_ref().map_err(ConsoleProblem::from)?.clone();
     let owners = rows.tasks.iter().map(|task| (task.queue.as_str(), task.tenant.as_deref()));
     visit.ask_of_tenants(&[Permission::See, Permission::Retry, Permission::Delete], owners).await;
@@ -185,7 +185,7 @@ fn list(visit: &ConsoleVisit, rows: &FailedRows) -> Markup {
             tr data-key=(task.id) {
                 th scope="row" {
                     span class="name" {
-                        (parts::mark(Mark::Failed, if task.is_dead_letter { "dead letter" } else { "failed" }))
+                        (parts::mark(StatusMark::Failed, if task.is_dead_letter { "dead letter" } else { "failed" }))
                         a href=(visit.task(&task.id)) { (words::line(&task.task, 100)) }
                     }
                     @if task.is_dead_letter { span class="why" { "dead letter" } }

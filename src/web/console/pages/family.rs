@@ -8,7 +8,7 @@ use crate::app::TaskStand;
 use crate::task::{State, TaskId};
 use crate::web::console::board::FRESH;
 use crate::web::console::rights::Permission;
-use crate::web::console::task_facts::{RELATIVES, Relatives, TaskFacts};
+use crate::web::console::task_facts::{RELATIVES, Relatives, TaskPageFacts};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
 
@@ -38,7 +38,7 @@ enum Kinship {
 type SeenStands = std::collections::HashMap<TaskId, TaskStand>;
 
 /// The family of a task, with the states of those that whoever looks may see.
-pub(super) async fn of(visit: &ConsoleVisit, facts: &TaskFacts) -> Vec<FamilyMember> {
+pub(super) async fn of(visit: &ConsoleVisit, facts: &TaskPageFacts) -> Vec<FamilyMember> {
     let Relatives { root, parent, children, .. } = &facts.relatives;
     let root = root.iter().filter(|root| **root != facts.id && parent.as_ref() != Some(*root));
     let all: Vec<(Kinship, &String)> = root
@@ -69,7 +69,7 @@ pub(super) async fn of(visit: &ConsoleVisit, facts: &TaskFacts) -> Vec<FamilyMem
 }
 
 /// The tree, if the task does not stand alone.
-pub(super) fn markup(visit: &ConsoleVisit, facts: &TaskFacts, family: &[FamilyMember]) -> Markup {
+pub(super) fn markup(visit: &ConsoleVisit, facts: &TaskPageFacts, family: &[FamilyMember]) -> Markup {
     let Relatives { group, children, next, chord, on_success, on_failure, .. } = &facts.relatives;
     let of = |is: Kinship| family.iter().filter(move |member| member.is == is);
     let own = html! {

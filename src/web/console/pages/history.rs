@@ -146,7 +146,7 @@ struct NamedHistory {
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct HistoryData<'a> {
     from: String,
     until: String,
     step_seconds: u64,
@@ -231,7 +231,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         (changes(visit, &marks))
     };
-    let data = Data {
+    let data = HistoryData {
         from: range.begin().to_string(),
         until: range.until.to_string(),
         step_seconds: range.step().as_secs(),
@@ -443,7 +443,7 @@ fn changes(visit: &ConsoleVisit, marks: &[&HistoryMark]) -> Markup {
             @let HistoryMark { node, mark: what, .. } = mark;
             tr {
                 th scope="row" {
-                    span class="name" { (parts::mark(if is_of_program(mark) { parts::Mark::Run } else { parts::Mark::Held }, if is_of_program(mark) { "program" } else { "act" })) (words::line(&what.what, 40)) }
+                    span class="name" { (parts::mark(if is_of_program(mark) { parts::StatusMark::Run } else { parts::StatusMark::Held }, if is_of_program(mark) { "program" } else { "act" })) (words::line(&what.what, 40)) }
                     @if let Some(detail) = &what.detail { span class="why" { (words::line(detail, 200)) } }
                 }
                 td class="full" data-l="who" {

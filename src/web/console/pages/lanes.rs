@@ -10,7 +10,7 @@ use crate::actors::LaneStatus;
 use crate::app::{ControlError, Replies};
 use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
 use crate::web::console::shared_looks::Looked;
@@ -26,7 +26,7 @@ const SQUARES: u64 = 12;
 
 /// The list as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct LanesData<'a> {
     lanes: &'a [LaneStatus],
     /// The lanes that did not answer within a second.
     missing: &'a [String],
@@ -86,7 +86,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         (parts::pager(visit, next.as_deref(), ""))
     };
-    let data = Data { lanes: &lanes, missing: &replies.missing, next: next.clone() };
+    let data = LanesData { lanes: &lanes, missing: &replies.missing, next: next.clone() };
     Ok(PageBody::new("Lanes", at, &data, main))
 }
 
@@ -106,17 +106,17 @@ fn find_form(visit: &ConsoleVisit) -> Markup {
 }
 
 /// The mark and the word for a lane.
-fn condition(lane: &LaneStatus) -> (Mark, &'static str) {
+fn condition(lane: &LaneStatus) -> (StatusMark, &'static str) {
     if lane.blocked.is_some() {
-        (Mark::Failed, "blocked")
+        (StatusMark::Failed, "blocked")
     } else if lane.is_adjusted && lane.concurrency == 0 {
-        (Mark::Held, "stopped by hand")
+        (StatusMark::Held, "stopped by hand")
     } else if lane.holders.iter().any(|holder| holder.run.is_some()) {
-        (Mark::Run, "moves")
+        (StatusMark::Run, "moves")
     } else if lane.holders.is_empty() {
-        (Mark::Idle, "empty")
+        (StatusMark::Idle, "empty")
     } else {
-        (Mark::Retry, "its head waits")
+        (StatusMark::Retry, "its head waits")
     }
 }
 
@@ -228,7 +228,7 @@ fn one(visit: &ConsoleVisit, lane: &LaneStatus, crumbs: &Markup) -> Markup {
                     ul class="needs" {
                         @for holder in &lane.holders {
                             li {
-                                (parts::mark(if holder.run.is_some() { Mark::Run } else { Mark::Idle }, if holder.run.is_some() { "runs here" } else { "does not run here" }))
+                                (parts::mark(if holder.run.is_some() { StatusMark::Run } else { StatusMark::Idle }, if holder.run.is_some() { "runs here" } else { "does not run here" }))
                                 p {
                                     a href=(visit.task(holder.id.as_str())) { code { (words::line(holder.id.as_str(), 60)) } }
                                     @match &holder.run {
@@ -246,7 +246,7 @@ fn one(visit: &ConsoleVisit, lane: &LaneStatus, crumbs: &Markup) -> Markup {
                     ol class="needs" data-still {
                         @for waiting in lane.next.iter().take(ROWS) {
                             li {
-                                (parts::mark(Mark::Held, "waits"))
+                                (parts::mark(StatusMark::Held, "waits"))
                                 p { a href=(visit.task(waiting.id.as_str())) { (words::line(&waiting.task, 80)) } " " span class="faint" { "enqueued " (words::ago(waiting.enqueued_at, now)) } }
                             }
                         }

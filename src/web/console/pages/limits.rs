@@ -12,7 +12,7 @@ use crate::app::Replies;
 use crate::core::hold::HoldReason;
 use crate::core::start_limit::{BreakerPhase, KeyFigures, LimitFigures, LimitedBy};
 use crate::web::console::board::FRESH;
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
@@ -25,7 +25,7 @@ const MOST_LIMITS: usize = 40;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct LimitsData<'a> {
     limits: Vec<LimitData<'a>>,
     keys: &'a [KeyLine],
     /// How many keys have counts, in all limits.
@@ -67,7 +67,7 @@ struct KeyLine {
 }
 
 type SeenLimits = Vec<LimitFigures>;
-type SeenHolds = Replies<QueueHold>;
+type SeenLimitHolds = Replies<QueueHold>;
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     if !visit.viewer.sees_all() {
@@ -84,7 +84,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let looks = &console.shared.looks;
     let limits = async { console.celeriac.limits() };
     let Looked { at, seen: limits } = looks.look::<SeenLimits>("limits", LIMITS_FRESH, limits).await;
-    let Looked { seen: holds, .. } = looks.look::<SeenHolds>("holds", FRESH, console.celeriac.holds()).await;
+    let Looked { seen: holds, .. } =
+        looks.look::<SeenLimitHolds>("holds", FRESH, console.celeriac.holds()).await;
     let held = held(&holds);
     let mut lines: Vec<KeyLine> =
         limits.iter().flat_map(|limit| limit.keys.iter().map(|key| KeyLine::of(limit, key, &held))).collect();
@@ -115,7 +116,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         allows: limit.limit.to_string(),
         keys: limit.keys.len(),
     });
-    let data = Data {
+    let data = LimitsData {
         limits: described.collect(),
         keys: shown,
         count: lines.len(),
@@ -127,7 +128,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 
 /// How many tasks limits hold back in the memory of the queues, by the name of the limit and the key. A rate that a task states
 /// for itself has no such hold; its queue says how much it holds in all.
-fn held(holds: &SeenHolds) -> HashMap<(&str, &str), usize> {
+fn held(holds: &SeenLimitHolds) -> HashMap<(&str, &str), usize> {
     let mut held = HashMap::new();
     for hold in holds.iter() {
         if let HoldReason::Limit { name, key, .. } = &hold.reason {
@@ -224,12 +225,12 @@ fn table(lines: &[KeyLine]) -> Markup {
 }
 
 /// The mark and the word for a key.
-fn condition(line: &KeyLine) -> (Mark, &'static str) {
+fn condition(line: &KeyLine) -> (StatusMark, &'static str) {
     match (&line.breaker, line.refused.is_some()) {
-        (Some(BreakerPhase::Open { .. }), _) => (Mark::Failed, "breaker open"),
-        (Some(BreakerPhase::HalfOpen), _) => (Mark::Retry, "breaker half-open"),
-        (_, true) => (Mark::Held, "used up"),
-        (_, false) => (Mark::Fine, "free"),
+        (Some(BreakerPhase::Open { .. }), _) => (StatusMark::Failed, "breaker open"),
+        (Some(BreakerPhase::HalfOpen), _) => (StatusMark::Retry, "breaker half-open"),
+        (_, true) => (StatusMark::Held, "used up"),
+        (_, false) => (StatusMark::Fine, "free"),
     }
 }
 

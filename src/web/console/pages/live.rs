@@ -17,7 +17,7 @@ const MOST: usize = 40;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data {
+struct LiveData {
     /// The times of the numbers.
     at: Vec<String>,
     all: Numbers,
@@ -75,7 +75,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         (parts::card("each", "Each queue", &html! { "the same time; each line has a scale of its own" }, &table(visit, &named)))
     };
-    let data = Data {
+    let data = LiveData {
         at: all.at.iter().map(ToString::to_string).collect(),
         all: Numbers::from(&all),
         queues: named.iter().map(|(name, series)| (name.clone(), Numbers::from(series))).collect(),

@@ -12,7 +12,7 @@ use crate::core::calendar::{Misfire, Overlap, Schedule};
 use crate::task::Periodic;
 use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
 use crate::web::console::shared_looks::Looked;
@@ -27,7 +27,7 @@ const NEXT: usize = 20;
 
 /// The list as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct PeriodicData<'a> {
     entries: Vec<EntryLine<'a>>,
     count: usize,
 }
@@ -84,7 +84,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
                 (parts::headline(&html! { "Beat is switched off in this program." }, &html! { "periodic entries" }, None))
                 (parts::empty("No entry fires here", &html! { "Beat is off by " code { "beat = false" } " in the catalogue, or by " code { ".beat(false)" } ". Another program of the application may fire them." }))
             };
-            return Ok(PageBody::new("Periodic", at, &Data { entries: Vec::new(), count: 0 }, main));
+            return Ok(PageBody::new("Periodic", at, &PeriodicData { entries: Vec::new(), count: 0 }, main));
         }
         Err(error) => return Err(error.into()),
     };
@@ -125,21 +125,23 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             @if next.is_some() || from > 0 { (parts::pager(visit, next.as_deref(), &format!("{} of {}", shown.len(), entries.len()))) }
         }
     };
-    let data =
-        Data { entries: shown.iter().map(|entry| EntryLine::of(entry, 1)).collect(), count: entries.len() };
+    let data = PeriodicData {
+        entries: shown.iter().map(|entry| EntryLine::of(entry, 1)).collect(),
+        count: entries.len(),
+    };
     Ok(PageBody::new("Periodic", at, &data, main))
 }
 
 /// The mark and the word for an entry.
-fn condition(entry: &EntryStatus) -> (Mark, &'static str) {
+fn condition(entry: &EntryStatus) -> (StatusMark, &'static str) {
     if entry.paused {
-        (Mark::Held, "paused")
+        (StatusMark::Held, "paused")
     } else if entry.error.is_some() {
-        (Mark::Failed, "its last tick failed")
+        (StatusMark::Failed, "its last tick failed")
     } else if entry.held {
-        (Mark::Run, "a tick waits for the last run")
+        (StatusMark::Run, "a tick waits for the last run")
     } else {
-        (Mark::Fine, "as planned")
+        (StatusMark::Fine, "as planned")
     }
 }
 

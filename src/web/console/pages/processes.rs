@@ -10,7 +10,7 @@ use super::{PageBody, ROWS};
 use crate::actors::RunningTask;
 use crate::app::{ControlError, NodeReplies};
 use crate::task::clock::now;
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
@@ -23,7 +23,7 @@ const MOST_NODES: usize = 50;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct ProcessesData<'a> {
     pid: u32,
     /// The name of this program in the fleet.
     node: Option<String>,
@@ -33,12 +33,12 @@ struct Data<'a> {
     /// The queues that did not answer within a second.
     missing: &'a [String],
     /// The other programs on the broker, by their names.
-    fleet: &'a [Node],
+    fleet: &'a [WorkerNode],
 }
 
 /// A program of the fleet, as it says of itself.
 #[derive(Clone, Debug, Serialize)]
-struct Node {
+struct WorkerNode {
     name: String,
     pid: Option<u64>,
     uptime_seconds: Option<u64>,
@@ -47,7 +47,7 @@ struct Node {
     pool: Option<String>,
 }
 
-impl Node {
+impl WorkerNode {
     fn of(name: &str, stats: &Value) -> Self {
         let pool = |field: &str| stats.get("pool").and_then(|pool| pool.get(field));
         Self {
@@ -103,13 +103,19 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         (parts::card("fleet", "Programs on the broker", &html! { "at most 10 s old · who is silent may be gone or busy" }, &fleet_markup(node.as_deref(), &fleet)))
     };
     let nodes = fleet.as_deref().unwrap_or_default();
-    let data =
-        Data { pid, node: node.clone(), running: &shown, count: runs.len(), missing: &missing, fleet: nodes };
+    let data = ProcessesData {
+        pid,
+        node: node.clone(),
+        running: &shown,
+        count: runs.len(),
+        missing: &missing,
+        fleet: nodes,
+    };
     Ok(PageBody::new("Processes", at, &data, main))
 }
 
 /// The programs on the broker; the error says why they cannot be asked.
-async fn fleet(visit: &ConsoleVisit, is_one: bool) -> Result<Vec<Node>, String> {
+async fn fleet(visit: &ConsoleVisit, is_one: bool) -> Result<Vec<WorkerNode>, String> {
     if !is_one {
         return Ok(Vec::new());
     }
@@ -118,7 +124,7 @@ async fn fleet(visit: &ConsoleVisit, is_one: bool) -> Result<Vec<Node>, String> 
     let Looked { seen, .. } = visit.console.shared.looks.look::<SeenFleet>("fleet", FLEET_FRESH, ask).await;
     match &*seen {
         Ok(replies) => {
-            Ok(replies.iter().take(MOST_NODES).map(|(name, stats)| Node::of(name, stats)).collect())
+            Ok(replies.iter().take(MOST_NODES).map(|(name, stats)| WorkerNode::of(name, stats)).collect())
         }
         Err(error) => Err(error.to_string()),
     }
@@ -139,7 +145,7 @@ fn table(visit: &ConsoleVisit, runs: &[RunningTask]) -> Markup {
         @for run in runs {
             @let time = now.since(run.started_at);
             @let is_over = run.time_limit.is_some_and(|limit| time > limit);
-            @let (mark, word) = if run.is_stuck { (Mark::Failed, "stuck") } else if run.interrupt.is_some() { (Mark::Held, "told to end") } else { (Mark::Run, "runs") };
+            @let (mark, word) = if run.is_stuck { (StatusMark::Failed, "stuck") } else if run.interrupt.is_some() { (StatusMark::Held, "told to end") } else { (StatusMark::Run, "runs") };
             tr data-key=(format!("{} {}", run.id, run.is_stuck)) {
                 th scope="row" {
                     span class="name" { (parts::mark(mark, word)) a href=(visit.task(run.id.as_str())) { (words::line(&run.task, 100)) } }
@@ -161,7 +167,7 @@ fn table(visit: &ConsoleVisit, runs: &[RunningTask]) -> Markup {
     parts::table("runs", &columns, &rows, "The process is this one, or a child of a process pool.")
 }
 
-fn fleet_markup(node: Option<&str>, fleet: &Result<Vec<Node>, String>) -> Markup {
+fn fleet_markup(node: Option<&str>, fleet: &Result<Vec<WorkerNode>, String>) -> Markup {
     let unknown = || html! { span class="faint" { "not said" } };
     html! {
         @match (node, fleet) {
@@ -171,7 +177,7 @@ fn fleet_markup(node: Option<&str>, fleet: &Result<Vec<Node>, String>) -> Markup
                 (parts::table("fleet", &[("Program", false), ("Process", true), ("Up for", true), ("Workers", true), ("Pool", false)], &html! {
                     @for other in nodes {
                         tr data-key=(other.name) {
-                            th scope="row" { span class="name" { (parts::mark(Mark::Fine, "answers")) (other.name) } @if Some(other.name.as_str()) == node { span class="why" { "this program" } } }
+                            th scope="row" { span class="name" { (parts::mark(StatusMark::Fine, "answers")) (other.name) } @if Some(other.name.as_str()) == node { span class="why" { "this program" } } }
                             td class="n" data-l="process" { @match other.pid { Some(pid) => (pid), None => (unknown()) } }
                             td class="n" data-l="up for" { @match other.uptime_seconds { Some(seconds) => (words::span(Duration::from_secs(seconds))), None => (unknown()) } }
                             td class="n" data-l="workers" { @match other.workers { Some(workers) => (words::count(workers)), None => (unknown()) } }

@@ -27,7 +27,7 @@ const FRESH: Duration = Duration::from_secs(30);
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct QueueData<'a> {
     queue: Option<&'a QueueLine>,
     /// Whether the queue did not answer within a second.
     is_missing: bool,
@@ -82,7 +82,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }
         }
     };
-    let data = Data { queue: line, is_missing: line.is_none() && row.served, waits, tasks: &tasks };
+    let data = QueueData { queue: line, is_missing: line.is_none() && row.served, waits, tasks: &tasks };
     Ok(PageBody::new(&row.name, board.at, &data, main))
 }
 

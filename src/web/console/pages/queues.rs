@@ -18,7 +18,7 @@ const MOST_NEEDS: usize = 6;
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct QueuesData<'a> {
     queues: &'a [QueueLine],
     /// The queues that did not answer within a second.
     missing: &'a [String],
@@ -67,7 +67,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }))
         }
     };
-    let data = Data { queues: shown, missing: &board.missing, count: board.queues.len() };
+    let data = QueuesData { queues: shown, missing: &board.missing, count: board.queues.len() };
     Ok(PageBody::new("Queues", board.at, &data, main))
 }
 

@@ -12,10 +12,10 @@ use crate::task::clock::now;
 use crate::task::{State, TaskId};
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::board::FRESH;
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
-use crate::web::console::task_facts::{ShownAttempt, TaskFacts};
+use crate::web::console::task_facts::{ShownAttempt, TaskPageFacts};
 use crate::web::console::visit::{ConsoleVisit, TASK_ACTS};
 use crate::web::console::{arguments, parts, words};
 
@@ -26,7 +26,7 @@ const SENTENCE: usize = 600;
 #[derive(Serialize)]
 struct TaskData<'a> {
     #[serde(flatten)]
-    facts: &'a TaskFacts,
+    facts: &'a TaskPageFacts,
     /// Why it does not run, and when it will. `null`: it is over, or nobody could be asked.
     why: Option<&'a Explanation>,
     /// The tasks around it that are known by their ids, with their states.
@@ -71,12 +71,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 /// The task that the address names, if it is known and may be seen.
 pub(in crate::web::console) async fn find(
     visit: &ConsoleVisit,
-) -> Result<(TaskId, TaskFacts), ConsoleProblem> {
+) -> Result<(TaskId, TaskPageFacts), ConsoleProblem> {
     let id = TaskId::from(visit.required("id")?);
     if !id.is_usable() {
         return Err(ConsoleProblem::malformed("An id has 1 to 255 bytes."));
     }
-    let facts = TaskFacts::of(visit, &id).await?.ok_or_else(|| {
+    let facts = TaskPageFacts::of(visit, &id).await?.ok_or_else(|| {
         let shown = words::line(id.as_str(), 80);
         ConsoleProblem::unknown(format!(
             "No task of the id `{shown}` waits, runs or left a record here: it was never accepted here, or its result was not kept, was forgotten, or has expired."
@@ -142,18 +142,18 @@ fn query_of(id: &TaskId) -> String {
 }
 
 /// The mark of a state.
-pub(super) fn mark_of(state: State) -> Mark {
+pub(super) fn mark_of(state: State) -> StatusMark {
     match state {
-        State::Success | State::Ignored => Mark::Done,
-        State::Failure | State::Rejected => Mark::Failed,
-        State::Revoked => Mark::Held,
-        State::Started => Mark::Run,
-        State::Retry => Mark::Retry,
-        _ => Mark::Idle,
+        State::Success | State::Ignored => StatusMark::Done,
+        State::Failure | State::Rejected => StatusMark::Failed,
+        State::Revoked => StatusMark::Held,
+        State::Started => StatusMark::Run,
+        State::Retry => StatusMark::Retry,
+        _ => StatusMark::Idle,
     }
 }
 
-fn head(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
+fn head(visit: &ConsoleVisit, facts: &TaskPageFacts) -> Markup {
     let name = if facts.task.is_empty() {
         "A task of an unknown name".to_owned()
     } else {
@@ -183,7 +183,7 @@ fn head(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
     parts::headline(&sentence, &scope, None)
 }
 
-fn last_error(facts: &TaskFacts) -> Option<&str> {
+fn last_error(facts: &TaskPageFacts) -> Option<&str> {
     let kept = facts.kept.as_ref().map(|kept| kept.reason.as_str());
     kept.or_else(|| facts.errors.first().map(String::as_str))
 }
@@ -219,7 +219,7 @@ fn reasons(why: &Explanation) -> Markup {
 }
 
 /// The way through the states: what is known of it, in order.
-fn way(facts: &TaskFacts) -> Markup {
+fn way(facts: &TaskPageFacts) -> Markup {
     let mut steps: Vec<(&str, Option<crate::Timestamp>)> = vec![("PENDING, enqueued", facts.enqueued_at)];
     if let Some(eta) = facts.eta {
         steps.push(("due (ETA)", Some(eta)));
@@ -243,7 +243,7 @@ fn way(facts: &TaskFacts) -> Markup {
     }
 }
 
-fn attempts(facts: &TaskFacts) -> Markup {
+fn attempts(facts: &TaskPageFacts) -> Markup {
     let most = match facts.max_retries {
         Some(most) => format!("{} of {} runs", facts.attempts, most.saturating_add(1)),
         None => words::counted(u64::from(facts.attempts), "run", "runs"),
@@ -258,7 +258,7 @@ fn attempts(facts: &TaskFacts) -> Markup {
                 details open[attempt.attempt == facts.attempts] {
                     summary {
                         strong { "Attempt " (attempt.attempt) }
-                        (parts::state(Mark::Failed, "failed"))
+                        (parts::state(StatusMark::Failed, "failed"))
                         span class="faint" {
                             (parts::time(attempt.at))
                             @if let Some(worker) = &attempt.worker { " · " (worker) }
@@ -302,7 +302,7 @@ fn log(attempt: &ShownAttempt) -> Markup {
     }
 }
 
-fn result(facts: &TaskFacts) -> Markup {
+fn result(facts: &TaskPageFacts) -> Markup {
     html! {
         (parts::card("result", "Value", &html! { "what it returned, as JSON; the first 2 KB" }, &html! {
             div class="pad" { pre { (facts.result.as_deref().unwrap_or("null")) } }
@@ -332,7 +332,7 @@ fn progress(status: &Status) -> Markup {
 }
 
 /// What can be done with the task.
-fn acts(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
+fn acts(visit: &ConsoleVisit, facts: &TaskPageFacts) -> Markup {
     let may = |permission| visit.viewer.may_with(permission, &facts.queue, facts.tenant.as_deref());
     let ask = |act: &str| ScreenAddress::of(PageName::Confirm).with("act", act).with("id", &facts.id);
     let can_revoke = facts.is_unfinished() && may(Permission::Revoke);
@@ -361,7 +361,7 @@ fn acts(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
     }
 }
 
-fn edit_form(visit: &ConsoleVisit, facts: &TaskFacts, args: &str, kwargs: &str) -> Markup {
+fn edit_form(visit: &ConsoleVisit, facts: &TaskPageFacts, args: &str, kwargs: &str) -> Markup {
     html! {
         details data-still {
             summary { "Edit and run again" }
@@ -381,7 +381,7 @@ fn edit_form(visit: &ConsoleVisit, facts: &TaskFacts, args: &str, kwargs: &str) 
     }
 }
 
-fn record(visit: &ConsoleVisit, facts: &TaskFacts) -> Markup {
+fn record(visit: &ConsoleVisit, facts: &TaskPageFacts) -> Markup {
     let time = |time: Option<crate::Timestamp>| html! { @match time { Some(time) => (parts::time(time)), None => span class="faint" { "not known" } } };
     let text = |text: Option<String>| html! { @match text { Some(text) => (text), None => span class="faint" { "none" } } };
     let lane = facts.lane.as_ref().map(|(scope, key)| {

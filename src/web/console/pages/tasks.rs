@@ -8,14 +8,14 @@ use crate::task::TaskId;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
-use crate::web::console::task_facts::TaskFacts;
+use crate::web::console::task_facts::TaskPageFacts;
 use crate::web::console::task_rows::{self, TaskQuery, TaskRows};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
 
 /// The page as data.
 #[derive(Serialize)]
-struct Data<'a> {
+struct TasksData<'a> {
     /// The id that was looked for, if a task of that id is known.
     found_id: Option<&'a str>,
     tasks: &'a TaskRows,
@@ -64,13 +64,13 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         (parts::pager(visit, tasks.next.as_deref(), ""))
     };
-    let data = Data { found_id, tasks: &tasks };
+    let data = TasksData { found_id, tasks: &tasks };
     Ok(PageBody::new("Tasks", at, &data, main))
 }
 
 /// Whether a task of this id is known, and may be seen.
 async fn known_id(visit: &ConsoleVisit, text: &str) -> Result<bool, ConsoleProblem> {
-    let facts = TaskFacts::of(visit, &TaskId::from(text)).await?;
+    let facts = TaskPageFacts::of(visit, &TaskId::from(text)).await?;
     let Some(facts) = facts else { return Ok(false) };
     let (queue, tenant) = (facts.queue.as_str(), facts.tenant.as_deref());
     visit.ask_of_tenants(&[Permission::See], [(queue, tenant)]).await;

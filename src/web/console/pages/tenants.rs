@@ -8,12 +8,12 @@ use crate::core::Timestamp;
 use crate::core::slots::TenantWeight;
 use crate::task::LONGEST_TENANT;
 use crate::web::console::address::{PageName, ScreenAddress};
-use crate::web::console::parts::Mark;
+use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::task_rows::{self, TaskQuery, TaskRows};
-use crate::web::console::tenant_book::{TenantBook, TenantLine};
+use crate::web::console::tenant_book::{TenantBook, TenantView};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, token, words};
 
@@ -22,8 +22,8 @@ const RELEASE: &str = "release-tenant";
 
 /// The list as data.
 #[derive(Serialize)]
-struct Data<'a> {
-    tenants: &'a [TenantLine],
+struct TenantsData<'a> {
+    tenants: &'a [TenantView],
     /// How many may be seen, and match.
     count: usize,
     next: Option<String>,
@@ -36,7 +36,7 @@ struct Data<'a> {
 /// A tenant as data.
 #[derive(Serialize)]
 struct TenantData<'a> {
-    tenant: &'a TenantLine,
+    tenant: &'a TenantView,
     tasks: &'a TaskRows,
 }
 
@@ -75,12 +75,17 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::pager(visit, next.as_deref(), &format!("{} of {}", shown.len(), words::count(count as u64))))
         }
     };
-    let data =
-        Data { tenants: shown, count, next: next.clone(), knows_backlog: book.knows_backlog, uncounted };
+    let data = TenantsData {
+        tenants: shown,
+        count,
+        next: next.clone(),
+        knows_backlog: book.knows_backlog,
+        uncounted,
+    };
     Ok(PageBody::new("Tenants", at, &data, main))
 }
 
-fn sentence(lines: &[TenantLine]) -> String {
+fn sentence(lines: &[TenantView]) -> String {
     let known = words::counted(lines.len() as u64, "tenant", "tenants");
     match lines.first() {
         None => "No tenant has work, or has had any within the last hour.".to_owned(),
@@ -125,7 +130,7 @@ fn nothing(visit: &ConsoleVisit, wanted: &str) -> Markup {
     }
 }
 
-fn list(visit: &ConsoleVisit, lines: &[TenantLine]) -> Markup {
+fn list(visit: &ConsoleVisit, lines: &[TenantView]) -> Markup {
     let columns = [
         ("Tenant", false),
         ("Ready", true),
@@ -154,7 +159,7 @@ fn list(visit: &ConsoleVisit, lines: &[TenantLine]) -> Markup {
     )
 }
 
-fn row(visit: &ConsoleVisit, line: &TenantLine, may_brake: bool) -> Markup {
+fn row(visit: &ConsoleVisit, line: &TenantView, may_brake: bool) -> Markup {
     let name = words::line(&line.name, 80);
     let (mark, word) = condition(line);
     html! {
@@ -189,16 +194,16 @@ fn row(visit: &ConsoleVisit, line: &TenantLine, may_brake: bool) -> Markup {
 }
 
 /// The mark and the word for a tenant.
-fn condition(line: &TenantLine) -> (Mark, &'static str) {
+fn condition(line: &TenantView) -> (StatusMark, &'static str) {
     let whole = line.whole.unwrap_or_default();
     if line.paused_until.is_some() {
-        (Mark::Held, "paused")
+        (StatusMark::Held, "paused")
     } else if whole.running > 0 {
-        (Mark::Run, "runs")
+        (StatusMark::Run, "runs")
     } else if line.ready + line.delivered + whole.waiting_here as u64 > 0 {
-        (Mark::Idle, "waits")
+        (StatusMark::Idle, "waits")
     } else {
-        (Mark::Done, "has no work")
+        (StatusMark::Done, "has no work")
     }
 }
 
@@ -207,7 +212,7 @@ fn percent(share: f64) -> String {
 }
 
 /// Whether a tenant comes before others; it says something only while it has work here.
-fn owed(line: &TenantLine) -> &'static str {
+fn owed(line: &TenantView) -> &'static str {
     match &line.whole {
         Some(whole) if whole.running + whole.waiting_here > 0 => {
             if whole.is_owed {
@@ -265,7 +270,7 @@ fn crumbs(visit: &ConsoleVisit, name: &str) -> Markup {
     html! { a href=(visit.href(&ScreenAddress::of(PageName::Tenants))) { "Tenants" } " / " (words::line(name, 80)) }
 }
 
-fn head(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
+fn head(visit: &ConsoleVisit, line: &TenantView) -> Markup {
     let (mark, word) = condition(line);
     let name = words::line(&line.name, 80);
     let sentence = html! {
@@ -284,7 +289,7 @@ fn head(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
     parts::headline(&sentence, &crumbs(visit, &line.name), acts)
 }
 
-fn figures(line: &TenantLine) -> Markup {
+fn figures(line: &TenantView) -> Markup {
     let mut facts = vec![
         ("Ready", html! { (words::count(line.ready)) " in the broker, in queues that you may see" }),
         ("Delivered", html! { (words::count(line.delivered)) " run, or are about to" }),
@@ -307,7 +312,7 @@ fn figures(line: &TenantLine) -> Markup {
 }
 
 /// What can be changed for the tenant.
-fn levers(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
+fn levers(visit: &ConsoleVisit, line: &TenantView) -> Markup {
     let brake = ScreenAddress::of(PageName::Brakes).with("tenant", &line.name);
     html! {
         @if visit.viewer.may(Permission::SetWeight, None) {
@@ -331,7 +336,7 @@ fn levers(visit: &ConsoleVisit, line: &TenantLine) -> Markup {
 }
 
 /// The tasks of the tenant.
-fn listing(visit: &ConsoleVisit, line: &TenantLine, tasks: &TaskRows, query: &TaskQuery) -> Markup {
+fn listing(visit: &ConsoleVisit, line: &TenantView, tasks: &TaskRows, query: &TaskQuery) -> Markup {
     let failed = ScreenAddress::of(PageName::Failed).with("tenant", &line.name);
     let history = ScreenAddress::of(PageName::History).with("by", "tenant").with("name", &line.name);
     html! {
