@@ -46,7 +46,7 @@ use slots::Released;
 use waiting::SeenBacklog;
 use worker_pool::WorkerSlot;
 
-mod accounts;
+mod arrivals;
 mod autoscale;
 mod brakes;
 mod control;
@@ -58,7 +58,6 @@ mod release;
 mod revocation;
 mod slots;
 mod stamps;
-mod starts;
 mod surrender;
 mod turns;
 mod waiting;
@@ -208,7 +207,7 @@ impl Queue {
     fn pump(&mut self, now: Timestamp) {
         let is_over = self.halted.is_some() || self.closing.is_some();
         // Who asks the pool what starts next reports by the way.
-        if is_over || self.idle.is_empty() {
+        if self.pool.is_some() && (is_over || self.idle.is_empty()) {
             self.report_to_pool();
         }
         if is_over {
@@ -250,7 +249,9 @@ impl Queue {
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well.
             let since = delivery.message().counts_from(now);
-            let noted = self.note_for_pool(&delivery);
+            // Only a pool, which the first tenant makes, has to know what comes.
+            let is_pooled = self.pool.is_some() || delivery.message().tenant().is_some();
+            let noted = is_pooled.then(|| (tag, Arc::clone(delivery.message())));
             if self.backlog.arrive_ready(tag, delivery, priority, since, now) {
                 arrived.extend(noted);
             }
@@ -258,7 +259,9 @@ impl Queue {
                 self.note_arrival(tag, priority, now);
             }
         }
-        self.bring_to_pool(&arrived);
+        if !arrived.is_empty() {
+            self.bring_to_pool(&arrived);
+        }
     }
 
     /// Lines runs up for the idle slots.

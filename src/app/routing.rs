@@ -274,8 +274,11 @@ impl Router for Arc<Routing> {
         let route = self.tasks.get(task);
         let queue = self.queue_by(route, tenant, task, wanted, arguments)?;
         let is_tasks_own = |wanted: &str| route.is_some_and(|route| route.stated.as_deref() == Some(wanted));
-        let instead =
-            if wanted.is_none_or(is_tasks_own) { self.demotions.instead_of(queue, tenant) } else { None };
+        let instead = if tenant.is_some() && wanted.is_none_or(is_tasks_own) {
+            self.demotions.instead_of(queue, tenant)
+        } else {
+            None
+        };
         let instead_of = instead.map(|_| queue.to_owned());
         Ok(RoutedQueue { name: instead.unwrap_or(queue).to_owned(), instead_of })
     }

@@ -12,14 +12,14 @@ use crate::task::clock::now;
 use crate::task::{Message, State, TaskResult};
 
 impl Runtime {
-    /// Whether a delivered task may be over already. The answer takes no question to the store, so most runs ask
-    /// the store nothing.
+    /// Whether a task that a shared broker has delivered may be over already: the store is another server, which other processes
+    /// use as well. The answer takes no question to the store, so most runs ask the store nothing.
     pub(super) fn may_be_over(&self, delivery: &Delivery) -> bool {
         let message = delivery.message();
         // After a crash the broker may publish the message anew, so that nothing else says that it comes again.
         let comes_again =
             delivery.is_again() || message.crashes > 0 || message.retries > 0 || message.continuations > 0;
-        comes_again && !message.ignore_result && self.keeps_apart()
+        comes_again && !message.ignore_result && self.store.is_shared()
     }
 
     /// The record of a delivered task that is over: it ended in a process that died before it could acknowledge it.
@@ -29,11 +29,6 @@ impl Runtime {
         // record is final.
         let record = self.store.get(&message.id, now()).await.ok().flatten()?;
         is_end_of(&record, message, delivery.is_again()).then_some(record)
-    }
-
-    /// Whether the broker and the store are two servers that other processes use as well.
-    fn keeps_apart(&self) -> bool {
-        self.broker.facts().is_shared && self.store.is_shared()
     }
 }
 

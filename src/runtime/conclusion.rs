@@ -142,7 +142,8 @@ fn settle_of(verdict: Verdict, context: &Context, runtime: &Runtime) -> Settle {
         _ => None,
     };
     let reason = reason.map(|why| format!("{why}: {}", record.errors.join(": ")));
-    let failed = if reason.is_none() { runtime.failed_task(context, &record) } else { None };
+    let is_failed = reason.is_none() && record.state == State::Failure;
+    let failed = if is_failed { runtime.failed_task(context, &record) } else { None };
     let result = is_kept.then_some(*record);
     match (reason, failed) {
         (Some(reason), _) => Settle::DeadLetter { reason, result, follow_ups },

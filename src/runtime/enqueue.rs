@@ -93,6 +93,9 @@ impl Runtime {
     /// The permit that travels with these headers. It is given back when the result is dropped, unless the call was
     /// taken.
     pub(crate) fn unsent(&self, headers: &Headers) -> Unsent {
+        if headers.0.is_empty() {
+            return Unsent(None); // a permit travels in the headers
+        }
         Unsent(self.handed_over(headers).map(Box::new))
     }
 

@@ -10,7 +10,7 @@ use super::Runtime;
 use crate::broker::FailedTask;
 use crate::catalogue::{KEEP_FAILED, QueueRow};
 use crate::core::text::{ERROR, shortened};
-use crate::task::{Context, FailedAttempt, State, TaskResult};
+use crate::task::{Context, FailedAttempt, TaskResult};
 
 /// How long the failed tasks of each queue are kept.
 #[derive(Default)]
@@ -31,12 +31,8 @@ impl KeepFailed {
 }
 
 impl Runtime {
-    /// What is kept of a run that ended with this record; `None`: nothing, because the task has not failed, or because its
-    /// queue or the broker keeps none.
+    /// Makes what is kept of a task that has failed with this record. `None`: its queue or the broker keeps none.
     pub(super) fn failed_task(&self, context: &Context, record: &TaskResult) -> Option<FailedTask> {
-        if record.state != State::Failure {
-            return None;
-        }
         let span = self.keep_failed.span(context.queue())?;
         self.broker.failed_tasks()?;
         let mut message = context.message().clone();

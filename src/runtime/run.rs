@@ -220,7 +220,8 @@ impl Run {
         let hooks = self.hooks();
         // If a process died after the record and before the acknowledgement, the task is over: the follow-ups are sent
         // by the record, and the body does not run once more.
-        if self.runtime.may_be_over(&delivery)
+        if self.runtime.broker.facts().is_shared
+            && self.runtime.may_be_over(&delivery)
             && let Some(record) = Box::pin(self.runtime.recorded(&delivery)).await
         {
             tracing::info!(id = %record.id, task = record.task, state = %record.state, "a task that is over came again; what follows from it is sent, and its body does not run");

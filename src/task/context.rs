@@ -412,7 +412,7 @@ impl Context {
     pub fn add_to_chord<N: IntoCanvas>(&self, member: N) -> Launching<N::Output> {
         let nth = self.run.added.fetch_add(1, Ordering::Relaxed);
         let client = self.run.sinks.client.as_ref().and_then(Weak::upgrade);
-        member.into_canvas().as_member_of(Arc::clone(self.message_arc()), nth, client)
+        member.into_canvas().into_member_of(Arc::clone(self.message_arc()), nth, client)
     }
 
     /// Fails the task with these errors: it ends as FAILURE whatever the body does next, and its value and later

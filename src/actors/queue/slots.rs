@@ -28,23 +28,10 @@ pub(super) struct Released {
     pub(super) permit: Option<SlotPermit>,
 }
 
-/// What may start of a delivery that has come, as far as the pool has to know it. `None`: the queue has no pool, and needs none.
-pub(super) type Arrived = Option<(u64, Arc<task::Message>)>;
-
 impl Queue {
-    /// Notes a delivery for the pool, before it goes into the backlog.
-    pub(super) fn note_for_pool(&self, delivery: &Delivery) -> Arrived {
-        let message = delivery.message();
-        let is_pooled = self.pool.is_some() || message.tenant().is_some();
-        is_pooled.then(|| (delivery.tag(), Arc::clone(message)))
-    }
-
     /// Brings deliveries to the pool that have come into the backlog. The first one that names a tenant makes a pool for the
     /// queue, if it has none.
     pub(super) fn bring_to_pool(&mut self, arrived: &[(u64, Arc<task::Message>)]) {
-        if arrived.is_empty() {
-            return;
-        }
         if let Some(pool) = &self.pool {
             pool.arrive(arrived.iter().map(|(tag, message)| (*tag, &**message)));
             return;

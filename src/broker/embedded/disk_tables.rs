@@ -103,7 +103,7 @@ impl DiskTables {
     /// a failure a part of it may be there, and the same rows can be written again.
     ///
     /// `rows` gives the rows of a table in the order of their keys; a row without a value is deleted.
-    pub(super) fn flush<Rows>(
+    pub(super) fn flush_memtable<Rows>(
         &self,
         flushed: Flushed,
         rows: impl Fn(TableName) -> Rows,
@@ -372,7 +372,7 @@ mod tests {
         let mark = |epoch| Flushed { epoch, number: 10 * epoch };
         let disk = DiskTables::open(home.path(), false).unwrap();
         assert_eq!(disk.flushed().unwrap(), Flushed::default());
-        disk.flush(mark(1), |table| rows(table).into_iter()).unwrap();
+        disk.flush_memtable(mark(1), |table| rows(table).into_iter()).unwrap();
         disk.close();
         for again in 2..4 {
             let disk = DiskTables::open(home.path(), true).unwrap();
@@ -386,13 +386,13 @@ mod tests {
                 }
                 assert_eq!(found, expected);
             }
-            disk.flush(mark(again), |table| rows(table).into_iter()).unwrap();
+            disk.flush_memtable(mark(again), |table| rows(table).into_iter()).unwrap();
             disk.close();
         }
         // A deleted row stays deleted, although its table may have no file left then.
         let disk = DiskTables::open(home.path(), true).unwrap();
         let deleted = |table: TableName| rows(table).into_keys().map(|key| (key, None));
-        disk.flush(mark(4), deleted).unwrap();
+        disk.flush_memtable(mark(4), deleted).unwrap();
         disk.keyspaces.iter().for_each(|keyspace| keyspace.major_compact().unwrap());
         disk.close();
         let disk = DiskTables::open(home.path(), true).unwrap();

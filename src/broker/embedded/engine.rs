@@ -311,7 +311,10 @@ impl Engine {
     ) -> ArrivedRow {
         self.cursors[queue].came(&place, &message);
         writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
-        argument_index::add_waiting(writes, &message);
+        // A header says by which arguments a task is searched for.
+        if !message.headers.0.is_empty() {
+            argument_index::add_waiting(writes, &message);
+        }
         self.commit.queues.insert(queue);
         ArrivedRow { queue, place, message }
     }
@@ -482,8 +485,10 @@ impl Engine {
             self.known_lanes.take(lanes.changed);
         }
         // The starts of rows that are gone need not be kept any longer.
-        let gone = commit.settled.iter().filter(|s| !matches!(s.end, RowEnd::Back)).map(|s| s.held.key);
-        self.shared.start_log.forget(gone);
+        if !commit.settled.is_empty() {
+            let gone = commit.settled.iter().filter(|s| !matches!(s.end, RowEnd::Back)).map(|s| s.held.key);
+            self.shared.start_log.forget(gone);
+        }
         let mut arrivals = Vec::with_capacity(commit.published.len());
         for settled in commit.settled.drain(..) {
             if let Some(record) = &settled.record {
@@ -516,7 +521,9 @@ impl Engine {
         });
         let answers = newcomings.zip(lanes.joined);
         replies.extend(answers.filter_map(|(reply, joined)| reply.map(|reply| (reply, joined))));
-        self.arrived(arrivals);
+        if !arrivals.is_empty() {
+            self.arrived(arrivals);
+        }
         for (reply, joined) in replies {
             let _ = reply.send(Ok(joined));
         }

@@ -100,7 +100,9 @@ impl Engine {
                 // A message of the same id takes the task's place, so the id's row must not become a record.
                 let mut messages = follow_ups.iter().flat_map(|follow_ups| &follow_ups.messages);
                 let successor = messages.find(|message| message.id == held.message.id);
-                argument_index::delete_waiting(&mut writes, &held.message, successor);
+                if !held.message.headers.0.is_empty() {
+                    argument_index::delete_waiting(&mut writes, &held.message, successor);
+                }
                 if successor.is_none() {
                     self.leave_record(&mut writes, id, result.as_ref(), row);
                 }

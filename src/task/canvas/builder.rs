@@ -427,7 +427,7 @@ impl<O> Canvas<O> {
     }
 
     /// Adds the canvas to the chord of a running member, as the `nth` member that this run adds.
-    pub(crate) fn as_member_of(
+    pub(crate) fn into_member_of(
         self,
         member: Arc<Message>,
         nth: u32,

@@ -166,7 +166,7 @@ pub(super) fn write(
     // Background work may have failed since the last memtable.
     disk.check()?;
     let newer = memtables.newer_than(memtable);
-    disk.flush(mark, |table| LiveRows {
+    disk.flush_memtable(mark, |table| LiveRows {
         disk,
         newer: &newer,
         memtable,

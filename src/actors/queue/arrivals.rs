@@ -1,5 +1,5 @@
-//! When the tasks that wait in this queue will start: what the queue sees of its arrivals, starts and ends goes into
-//! [`core::forecast`](crate::core::forecast).
+//! What a queue counts and forecasts when a delivery comes: the account of its task, and when the tasks that wait will start. What the
+//! queue sees of its arrivals, starts and ends goes into [`core::forecast`](crate::core::forecast).
 //!
 //! Now and then an arrival is sampled: the queue notes when it forecasts its start, and so learns how good its forecasts
 //! are. A sample costs up to a thousandth of a second, so there is one a second at most; who starts at once is never one. A queue
@@ -9,10 +9,29 @@ use std::sync::Arc;
 
 use super::Queue;
 use crate::core::Timestamp;
+use crate::core::accounts::TaskPlace;
 use crate::core::forecast::{LineView, StartForecast};
+use crate::task;
 
 impl Queue {
-    /// A delivery has come into the backlog.
+    /// Finds the account of a task of this program. `None`: the program has no such task.
+    pub(super) fn own_account(&mut self, task: &str) -> Option<TaskPlace> {
+        let accounts = &mut self.stats.accounts;
+        accounts.find(task).or_else(|| {
+            self.runtime.dispatcher.registry.get(task)?;
+            Some(accounts.place(task))
+        })
+    }
+
+    /// Counts a task that has come. As in Celery, what is not going to run is not received.
+    pub(super) fn count_received(&mut self, message: &task::Message, now: Timestamp) {
+        let will_run = message.expires.is_none_or(|at| at > now);
+        if will_run && let Some(account) = self.own_account(&message.task) {
+            self.stats.received(account, message, now);
+        }
+    }
+
+    /// Notes that a delivery has come into the backlog, and samples when it is forecast to start.
     pub(super) fn note_arrival(&mut self, tag: u64, priority: u8, now: Timestamp) {
         self.stats.forecasts.arrived(priority, now);
         let starts_at_once = self.backlog.ready() <= self.idle.len();
