@@ -16,15 +16,15 @@ use crate::task::{Context, Interrupt, TaskId};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct RunningTask {
-    /// The task's id.
+    /// The id of the task that runs.
     pub id: TaskId,
-    /// The task's name.
+    /// The name of the task that runs.
     pub task: String,
     /// The queue that the task came through.
     pub queue: String,
     /// The worker that runs the task, as `queue#slot`.
     pub worker: String,
-    /// When this run started.
+    /// The time at which this run started.
     #[serde(serialize_with = "crate::core::json_time::iso")]
     pub started_at: Timestamp,
     /// Which attempt this is, counted from 1.
@@ -35,10 +35,10 @@ pub struct RunningTask {
     /// The time from the start after which the run is given up; `None`: the task has no hard limit.
     #[serde(rename = "time_limit_ms", serialize_with = "crate::core::json_time::optional_millis")]
     pub time_limit: Option<Duration>,
-    /// Where the body runs, which says how it can be interrupted. `io` is the event loop: a body that is to end is
+    /// The pool in which the body runs, which says how it can be interrupted. `io` is the event loop: a body that is to end is
     /// dropped at the point where it waits. `cpu` is a thread: the body is told to end
-    /// ([`Context::interrupt`](crate::Context::interrupt)), and its return is waited for. `process` is a child process: the
-    /// body is told to end, and its process is killed if it has to.
+    /// ([`Context::interrupt`](crate::Context::interrupt)), and its return is waited for. `process` is a child process: the body
+    /// is told to end, and its process is killed if it has to.
     pub pool: &'static str,
     /// The id of the process that runs the body: this one, or a child of its process pool.
     pub pid: u32,

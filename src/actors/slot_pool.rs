@@ -37,9 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// What the bodies run on: `io`, `cpu` or `process`.
+    /// The kind of the pool, which says what bodies run on: `io`, `cpu` or `process`.
     pub pool: &'static str,
-    /// The number of slots.
+    /// The number of slots that the pool has.
     pub slots: usize,
     /// The number of slots that are taken.
     pub running: usize,

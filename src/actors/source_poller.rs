@@ -62,7 +62,7 @@ pub(crate) struct PollerParts {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct PollerStatus {
-    /// The poller's name.
+    /// The name of the poller, as the program gave it.
     pub name: String,
     /// Whether the loop runs in this process; otherwise another one may run it.
     pub leads: bool,
@@ -70,20 +70,20 @@ pub struct PollerStatus {
     pub paused: bool,
     /// Why it does nothing just now; `None`: it works, or it does not lead.
     pub waits: Option<Why>,
-    /// When the last round began.
+    /// The time at which the last round began.
     #[serde(serialize_with = "crate::core::json_time::optional_iso")]
     pub last_look: Option<Timestamp>,
-    /// How often it has asked the source.
+    /// The number of times that the poller has asked the source.
     pub looks: u64,
-    /// How many rows the source gave.
+    /// The number of rows that the source gave.
     pub found: u64,
-    /// How many tasks it has enqueued for them.
+    /// The number of tasks that the poller has enqueued for them.
     pub enqueued: u64,
-    /// How many rows had a task already, by their unique windows.
+    /// The number of rows that had a task already, by their unique windows.
     pub joined: u64,
-    /// How many rows it left out because the source skips their tenant.
+    /// The number of rows that the poller left out because the source skips their tenant.
     pub skipped: u64,
-    /// How often a round had a failure: of the source, or of an enqueue.
+    /// The number of rounds in which the source or an enqueue failed.
     pub failures: u64,
     /// The last failure of the last round; `None`: that round went well.
     pub last_error: Option<String>,

@@ -67,7 +67,7 @@ pub struct QueueStatus {
     /// blockage nor `oldest_wait` counts it.
     #[serde(rename = "oldest_held_ms", serialize_with = "crate::core::json_time::millis")]
     pub oldest_held: Duration,
-    /// Tasks that succeeded.
+    /// The number of tasks that succeeded.
     pub done: u64,
     /// Tasks that failed for good.
     pub failed: u64,
@@ -79,7 +79,7 @@ pub struct QueueStatus {
     pub revoked: u64,
     /// Tasks that were postponed, continued or handed back; none of these counts as an attempt.
     pub requeued: u64,
-    /// Bodies that panicked.
+    /// The number of runs whose bodies panicked.
     pub panics: u64,
     /// Bodies that reached their hard time limit.
     pub timed_out: u64,

@@ -50,19 +50,19 @@ pub enum BrakeScope {
     Fleet,
 }
 
-/// What a rule is about now, and what it would have been about: see [`BrakeHandle::dry_run`].
+/// The answer to a dry run: what a rule is about now, and what it would have been about: see [`BrakeHandle::dry_run`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct DryRun {
     /// The tasks that wait and match, of all that the broker can look at: ready, scheduled, in a lane, or delivered to a queue
     /// that has not started them.
     pub waiting: RuleCount,
-    /// How many tasks match that run in this process. A brake leaves them alone.
+    /// The number of tasks that match and run in this process. A brake leaves them alone.
     pub running: u64,
     /// The queues whose messages the broker cannot look at, each with the number of those that are ready in it. Tasks that
     /// wait there for their time are not counted. Empty: all was looked at.
     pub unseen: BTreeMap<String, u64>,
-    /// How many tasks that have started in this process within the last hour match, whatever their arguments were.
+    /// The number of tasks that match and have started in this process within the last hour, whatever their arguments were.
     pub started: u64,
     /// Whether `started` is exact. It is not if the rule looks at arguments, which are not remembered, or if tasks of too many
     /// names and tenants have started.
@@ -158,8 +158,8 @@ impl BrakeHandle<'_> {
         Ok(self.celeriac.runtime().brakes.list())
     }
 
-    /// What a brake with this rule would be about now: how many tasks wait that match, exactly, where the broker can look, and
-    /// how many have started within the last hour. It looks at all that waits, one after the other, and changes nothing.
+    /// Says what a brake with this rule would be about now: how many tasks wait that match, exactly, where the broker can look,
+    /// and how many have started within the last hour. It looks at all that waits, one after the other, and changes nothing.
     ///
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot list tasks.

@@ -179,7 +179,7 @@ impl Builder {
         self
     }
 
-    /// Adds a queue.
+    /// Adds the row of a queue to the catalogue.
     pub fn queue(mut self, row: QueueRow) -> Self {
         self.catalogue = self.catalogue.with_queue(row);
         self
@@ -212,7 +212,7 @@ impl Builder {
         self
     }
 
-    /// How long the process that leads beat leads without renewing its lease: if it dies, another one takes over
+    /// Sets the time for which the process that leads beat leads without renewing its lease: if it dies, another one takes over
     /// within this time. At least 10 ms. Default 10 s.
     pub fn beat_lease(mut self, lease: Duration) -> Self {
         self.beat_lease = Some(lease.clamp(Duration::from_millis(10), crate::core::time::FOR_EVER));

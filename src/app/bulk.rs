@@ -56,15 +56,16 @@ pub struct BulkHandle<'a> {
     celeriac: &'a Celeriac,
 }
 
-/// What an act would be about now, and whether it could be undone: see [`BulkHandle::dry_run`].
+/// The answer to a dry run: what an act would be about now, and whether it could be undone: see [`BulkHandle::dry_run`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BulkForecast {
-    /// How many tasks there are.
+    /// The number of tasks that the act would be about.
     pub found: u64,
-    /// The same by queue and name, and some ids, if the act is about tasks that wait.
+    /// The same number by queue and name, and some ids, if the act is about tasks that wait.
     pub waiting: Option<RuleCount>,
-    /// How many of them are part of a canvas, so that something may follow from their revocation, which is then not undone.
+    /// The number of those that are part of a canvas, so that something may follow from their revocation, which is then not
+    /// undone.
     pub in_canvas: u64,
     /// Why the act could not be undone; `None`: it could be, for ten minutes after its end, as far as nothing has run.
     pub not_undoable: Option<String>,
@@ -261,7 +262,7 @@ impl Celeriac {
 }
 
 impl BulkHandle<'_> {
-    /// How many tasks [`revoke`](Self::revoke), [`move_to`](Self::move_to) and [`purge`](Self::purge) would be about now.
+    /// Counts the tasks that [`revoke`](Self::revoke), [`move_to`](Self::move_to) and [`purge`](Self::purge) would be about now.
     ///
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or cannot look at all that waits.
@@ -269,7 +270,7 @@ impl BulkHandle<'_> {
         Ok(self.count(rule, None, now(), &Arc::default()).await?.0)
     }
 
-    /// How many tasks [`retry`](Self::retry) would be about now.
+    /// Counts the tasks that [`retry`](Self::retry) would be about now.
     ///
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or keeps no failed tasks.
@@ -277,7 +278,7 @@ impl BulkHandle<'_> {
         self.count_failed_by(rule, now()).await
     }
 
-    /// What an act would be about now, exactly, and whether it could be undone. It changes nothing. `to` is the queue of
+    /// Says what an act would be about now, exactly, and whether it could be undone. It changes nothing. `to` is the queue of
     /// [`move_to`](Self::move_to), or an alias; tasks that wait there already do not count.
     ///
     /// # Errors

@@ -248,9 +248,8 @@ impl Celeriac {
         status.ok_or_else(|| ControlError::NotAnswering(name.to_owned()))
     }
 
-    /// What runs in this program, by queue in the catalogue's order and then by start: the task, since when, which
-    /// attempt, within which limits, whether it was told to end, and bodies that nobody could stop. Celery's
-    /// `inspect active`.
+    /// Lists what runs in this program, by queue in the catalogue's order and then by start: the task, since when, which attempt,
+    /// within which limits, whether it was told to end, and bodies that nobody could stop. Celery's `inspect active`.
     ///
     /// The workers of all queues are asked at once. A queue that does not answer within a second is left out and
     /// named in [`Replies::missing`]. The runtime of a test has no workers and answers with an empty list.

@@ -22,13 +22,13 @@ pub struct Health {
     pub troubles: Vec<Trouble>,
 }
 
-/// Something that is wrong.
+/// A finding of the health check: something is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Trouble {
     /// What is wrong, for programs.
     pub kind: TroubleKind,
-    /// How bad it is.
+    /// The severity of the finding.
     pub severity: Severity,
     /// The queue that it is about, if it is about one.
     pub queue: Option<String>,
@@ -38,7 +38,7 @@ pub struct Trouble {
     pub action: &'static str,
 }
 
-/// What can be wrong.
+/// The kinds of findings that the health check knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -32,7 +32,7 @@ const HISTORY: Duration = Duration::from_millis(500);
 /// How long a forced step may take.
 const FORCED: Duration = Duration::from_secs(1);
 
-/// How a shutdown went.
+/// The report of a shutdown: what ended, and what was handed back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
@@ -42,7 +42,7 @@ pub struct ShutdownReport {
     /// or the grace was over. Runs on an event loop that does not answer are not among them; their queue runs those
     /// tasks again, as after a crash.
     pub handed_back: usize,
-    /// How long the shutdown took.
+    /// The time that the shutdown took.
     #[serde(rename = "took_ms", serialize_with = "crate::core::json_time::millis")]
     pub took: Duration,
 }

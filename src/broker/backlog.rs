@@ -32,7 +32,7 @@ pub trait Backlog: Send + Sync {
 /// at that time.
 pub type AgendaPlace = (Timestamp, u64);
 
-/// What came of [`Backlog::hasten`].
+/// The result of one step of [`Backlog::hasten`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hastened {
     /// The number of tasks that are due now.

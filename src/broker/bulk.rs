@@ -41,7 +41,7 @@ pub struct BulkPick {
     pub tag: Option<u64>,
 }
 
-/// What came of a change.
+/// The outcome of a change.
 #[derive(Clone, Debug, Default)]
 pub struct BulkOutcome {
     /// The tasks that were changed, as they were before.
@@ -61,7 +61,7 @@ pub struct KeptTask {
     pub id: TaskId,
 }
 
-/// What came of an undo.
+/// The outcome of an undo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UndoOutcome {
     /// The tasks that are where they were before the change.

@@ -12,9 +12,9 @@ use crate::core::Timestamp;
 use crate::store::{ChordPart, ChordSize};
 use crate::task::{Message, TaskResult};
 
-/// What follows from the end of a task: brokers that keep [results](super::Broker::results) write it in the same step,
-/// all or nothing. A transport that keeps none is given the messages alone, and publishes them, confirmed, before it
-/// acknowledges: the rest [is done before](super::SplitBroker).
+/// The messages and chords that follow from the end of a task: brokers that keep [results](super::Broker::results) write it in
+/// the same step, all or nothing. A transport that keeps none is given the messages alone, and publishes them, confirmed, before
+/// it acknowledges: the rest [is done before](super::SplitBroker).
 #[derive(Debug, Default)]
 pub struct FollowUps {
     /// The messages that are sent: the next step of a chain, callbacks, errbacks. A message whose id is taken was
@@ -31,7 +31,7 @@ pub struct FollowUps {
 
 /// The end of a member of a chord's header.
 pub struct ChordEnd {
-    /// What this member contributes to the chord.
+    /// The part that this member contributes to the chord.
     pub part: ChordPart,
     /// Makes what follows when the chord is complete, from all parts in the order of their indices.
     pub then: Box<dyn FnOnce(Vec<ChordPart>) -> FollowUps + Send>,
@@ -130,7 +130,7 @@ pub trait Settler: Send + Sync {
     fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>);
 }
 
-/// How a message came to its consumer: the `delivery_info` of Celery's requests.
+/// The way in which a message came to its consumer: the `delivery_info` of Celery's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DeliveryInfo {
     /// The exchange that the message came through; the empty text is the default exchange.
@@ -259,7 +259,7 @@ impl Delivery {
         self
     }
 
-    /// How the message came, if its broker knows.
+    /// Says how the message came, if its broker knows.
     pub fn info(&self) -> Option<&Arc<DeliveryInfo>> {
         self.info.as_ref()
     }
@@ -269,7 +269,7 @@ impl Delivery {
         self.tag
     }
 
-    /// The delivered message.
+    /// Returns the message that was delivered.
     pub fn message(&self) -> &Arc<Message> {
         &self.message
     }

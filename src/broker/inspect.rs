@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{BrokerError, FollowUps, TaskFilter, TaskPage, task_page};
 use crate::task::{Message, TaskId, TaskResult};
 
-/// Where a task is, if the broker has it.
+/// The place of a task that the broker has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MessageLocation {
     /// The task waits in its queue, due or not.
@@ -22,11 +22,11 @@ pub enum MessageLocation {
 pub struct UnfinishedTask {
     /// The message as it is now.
     pub message: Message,
-    /// What the task waits for, or who has it.
+    /// The standing of the task: what it waits for, or who has it.
     pub standing: Standing,
 }
 
-/// What a task waits for that is not over, or who has it.
+/// The standing of a task that is not over: what it waits for, or who has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -70,12 +70,12 @@ pub enum Removal {
 /// Makes what a removed task leaves behind from its message.
 pub type RecordFn = Box<dyn FnOnce(&Message) -> Remains + Send>;
 
-/// What a removed task leaves behind.
+/// The record and the messages that a removed task leaves behind.
 #[derive(Debug, Default)]
 pub struct Remains {
-    /// The task's record.
+    /// The record of the task, if one is kept.
     pub record: Option<TaskResult>,
-    /// What follows from the end of the task.
+    /// The follow-ups of the end of the task.
     pub follow_ups: Option<Box<FollowUps>>,
 }
 

@@ -64,7 +64,7 @@ pub struct Waiting {
     pub task: String,
     /// The name of its queue.
     pub queue: String,
-    /// When it was accepted.
+    /// The time at which the broker accepted the task.
     #[serde(serialize_with = "crate::core::json_time::iso")]
     pub enqueued_at: Timestamp,
 }

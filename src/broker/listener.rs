@@ -114,11 +114,11 @@ impl QueueBinding {
 pub struct BrokerConnection {
     /// The name of the host that the broker runs on.
     pub hostname: String,
-    /// The port.
+    /// The port of the broker's server.
     pub port: u16,
-    /// The user.
+    /// The name of the user at the broker's server.
     pub userid: String,
-    /// The virtual host.
+    /// The virtual host at the broker's server.
     pub virtual_host: String,
     /// Whether the connection uses TLS.
     pub ssl: bool,
@@ -134,7 +134,7 @@ pub struct BrokerConnection {
 pub struct ScheduledTask {
     /// The time before which the task does not start.
     pub eta: Timestamp,
-    /// The task's message.
+    /// The message of the task that waits.
     pub message: Arc<Message>,
     /// How the message came to this process.
     pub delivery_info: Option<Arc<DeliveryInfo>>,

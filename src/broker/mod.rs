@@ -77,7 +77,7 @@ pub use unique_windows::UniqueWindows;
 
 use crate::task::{Message, Receipt, TaskId};
 
-/// Where a consumer's deliveries go. The broker calls it from its own threads, so it must not block. A sink that
+/// The function to which a consumer's deliveries go. The broker calls it from its own threads, so it must not block. A sink that
 /// panics is not called again: its deliveries go back and wait for the next consumer.
 pub type Sink = Arc<dyn Fn(Vec<Delivery>) + Send + Sync>;
 
@@ -93,7 +93,7 @@ fn call_sink(sink: &Sink, deliveries: Vec<Delivery>) -> bool {
     }
 }
 
-/// How many messages a queue has, by their condition.
+/// The numbers of messages that a queue has, by their condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     /// The messages that could start and are not delivered.

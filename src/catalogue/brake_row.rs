@@ -30,7 +30,7 @@ pub struct BrakeRow {
     pub rule: BrakeRule,
     /// What happens to them. The queue may be an alias.
     pub action: BrakeAction,
-    /// Why.
+    /// The reason that the operator gives for the brake.
     pub reason: Option<String>,
 }
 

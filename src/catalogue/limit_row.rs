@@ -39,7 +39,7 @@ impl LimitRow {
         Self { name: name.clone(), task, key: None, zone: None, limit }
     }
 
-    /// Sets the name.
+    /// Sets the name of the limit.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -53,7 +53,7 @@ impl LimitRow {
         self
     }
 
-    /// Sets the zone.
+    /// Sets the time zone in which the hours and the day of the limit count.
     #[must_use]
     pub fn with_zone(mut self, zone: Zone) -> Self {
         self.zone = Some(zone);

@@ -304,7 +304,7 @@ impl Catalogue {
         self
     }
 
-    /// Adds a limit.
+    /// Adds the row of a limit.
     #[must_use]
     pub fn with_limit(mut self, row: LimitRow) -> Self {
         self.limits.push(row);

@@ -15,9 +15,9 @@ use indexmap::IndexMap;
 use super::duration_histogram::{DurationHistogram, Edges};
 use super::text::shortened;
 
-/// How many tasks a queue tells apart.
+/// The most tasks that a queue tells apart.
 pub const MOST_TASKS: usize = 500;
-/// How many errors a task tells apart.
+/// The most errors that a task tells apart.
 pub const MOST_ERRORS: usize = 50;
 /// The name of all that is beyond these bounds, and of tasks that the program does not have.
 pub const OTHER: &str = "other";
@@ -75,7 +75,7 @@ impl TaskPlace {
     }
 }
 
-/// What became of a task, or of one attempt, in the words of Celery's events.
+/// The end of a task, or of one attempt, in the words of Celery's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended<'a> {
     /// The task succeeded.
@@ -166,17 +166,17 @@ impl Accounts {
         self.tasks.iter().map(|(name, task)| (&**name, task))
     }
 
-    /// How long tasks waited for their first start.
+    /// Returns the times for which tasks waited for their first start.
     pub fn time_to_start(&self) -> &DurationHistogram {
         &self.time_to_start
     }
 
-    /// How long limits kept tasks from starting that have started since.
+    /// Returns the times for which limits kept tasks from starting that have started since.
     pub fn limit_waits(&self) -> &DurationHistogram {
         &self.limit_waits
     }
 
-    /// How long runs took, by the state that they left their task in.
+    /// Returns the times that runs took, by the state that they left their task in.
     pub fn run_times(&self) -> impl Iterator<Item = (&'static str, &DurationHistogram)> {
         self.run_times.iter().map(|(state, run_times)| (*state, run_times))
     }
@@ -202,9 +202,9 @@ pub struct TaskAccounts {
     pub sent: u64,
     /// Tasks that came to the queue; one that comes again is counted again.
     pub received: u64,
-    /// Starts.
+    /// The number of runs that started.
     pub started: u64,
-    /// Tasks that succeeded.
+    /// The number of tasks that succeeded.
     pub succeeded: u64,
     /// Tasks that failed for good, by the names of their errors.
     pub failed: ErrorCounts,
@@ -214,9 +214,9 @@ pub struct TaskAccounts {
     pub revoked: u64,
     /// Tasks that were rejected: to the dead letters, or back into their queue.
     pub rejected: u64,
-    /// How long the runs took that succeeded.
+    /// The times that the successful runs took.
     pub run_times: DurationHistogram,
-    /// How long each start was waited for: from the enqueue, or from the ETA if there is one.
+    /// The times for which starts were waited for: from the enqueue, or from the ETA if there is one.
     pub waits: DurationHistogram,
 }
 
@@ -293,7 +293,7 @@ impl ErrorCounts {
         self.0.iter().map(|(error, count)| (&**error, *count))
     }
 
-    /// All failures.
+    /// Returns the number of all failures.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }

@@ -25,12 +25,12 @@ impl WorkerRange {
         Self { min, max: max.max(min) }
     }
 
-    /// The fewest workers.
+    /// Returns the fewest workers that the queue may have.
     pub fn min(self) -> usize {
         self.min
     }
 
-    /// The most workers.
+    /// Returns the most workers that the queue may have.
     pub fn max(self) -> usize {
         self.max
     }

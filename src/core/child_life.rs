@@ -6,7 +6,7 @@
 //! - A child that is used up, is being ended or is gone takes no run.
 //! - The caller is told once to stop the process, and once what its end means.
 
-/// When a child is recycled: Celery's `worker_max_tasks_per_child` and `worker_max_memory_per_child`.
+/// The limits at which a child is recycled: Celery's `worker_max_tasks_per_child` and `worker_max_memory_per_child`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChildLimits {
     /// The number of runs after which the child is used up; `None`: there is no such number.
@@ -24,7 +24,7 @@ pub enum UsedUp {
     Memory(u64),
 }
 
-/// What the end of a child's process means.
+/// The meaning of the end of a child's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildDeath {
     /// The process ended before it was ready for its first task.
@@ -37,7 +37,7 @@ pub enum ChildDeath {
     Expected,
 }
 
-/// How the caller stops a child's process.
+/// The way in which the caller stops a child's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildStop {
     /// The process has nothing to do, and ends by itself when it is told to.

@@ -12,7 +12,7 @@ use super::Timestamp;
 pub struct WaitTimes {
     /// When the task was enqueued, or from when its waiting has counted so far.
     pub since: Timestamp,
-    /// The ETA.
+    /// The ETA of the task, if it has one.
     pub eta: Option<Timestamp>,
     /// When its lane let it in.
     pub let_in_at: Option<Timestamp>,

@@ -70,7 +70,7 @@ impl DurationHistogram {
         self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// All durations together.
+    /// Returns the sum of all durations that were recorded.
     pub fn sum(&self) -> Duration {
         self.sum
     }

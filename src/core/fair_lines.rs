@@ -32,7 +32,7 @@ pub struct FairLines<K> {
     lines: BTreeMap<K, LineShare>,
     /// Of several lines, those that have an item to give, with their passes and their last turns: the first one is next.
     order: BTreeSet<(u64, u64, K)>,
-    /// How many items are out.
+    /// Returns the number of items that are out.
     out: usize,
     last_turn: u64,
 }
@@ -151,7 +151,7 @@ impl<K: Ord + Clone> FairLines<K> {
         self.first().is_some()
     }
 
-    /// How many items of a line are out.
+    /// Returns the number of items of a line that are out.
     pub fn out_of<Q: Ord + ?Sized>(&self, line: &Q) -> usize
     where
         K: Borrow<Q>,
@@ -163,7 +163,7 @@ impl<K: Ord + Clone> FairLines<K> {
         }
     }
 
-    /// How many items are out.
+    /// Returns the number of items that are out.
     pub fn out(&self) -> usize {
         self.out
     }

@@ -54,7 +54,7 @@ pub enum QueueTrouble {
 }
 
 impl QueueTrouble {
-    /// How bad it is.
+    /// Returns the severity of the trouble.
     pub fn severity(&self) -> Severity {
         match self {
             Self::Halted | Self::Blocked { .. } => Severity::Critical,

@@ -44,12 +44,12 @@ impl<K: Clone + Eq + Hash, L: Clone + Eq + Hash> RestingRows<K, L> {
         self.rows.len()
     }
 
-    /// Whether no row rests.
+    /// Says whether no row rests.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Whether this row rests.
+    /// Says whether this row rests at this time.
     pub fn contains(&self, row: &K, now: Timestamp) -> bool {
         self.rows.get(row).is_some_and(|rest| rest.until > now)
     }

@@ -49,7 +49,7 @@ impl ReturnTimes {
         self.counts.is_empty()
     }
 
-    /// How many of them are not back yet.
+    /// Returns the number of those that are not back yet.
     pub fn outstanding(&self, now: Timestamp) -> u64 {
         let past = usize::try_from(second(now).saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.counts.iter().skip(past).fold(0, |sum, count| sum + u64::from(*count))

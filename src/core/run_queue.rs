@@ -51,7 +51,7 @@ struct WaitingItem<T> {
     item: T,
     priority: u8,
     place: WaitIndex,
-    /// Since when something keeps it from starting, if it was ever held.
+    /// Says since when something keeps it from starting, if it was ever held.
     held_since: Option<Timestamp>,
     /// The turn in which it came back, if it was held and is ready again.
     used_turn: Option<UsedTurn>,
@@ -217,12 +217,12 @@ impl<T> RunQueue<T> {
         self.held.last(group)
     }
 
-    /// Since when something keeps this waiting item from starting, if it was ever held.
+    /// Says since when something keeps this waiting item from starting, if it was ever held.
     pub fn held_since(&self, tag: u64) -> Option<Timestamp> {
         self.waiting.get(&tag)?.held_since
     }
 
-    /// Since when an item is ready. `None`: it is not, because it is held, scheduled, runs, or is unknown.
+    /// Says since when an item is ready. `None`: it is not, because it is held, scheduled, runs, or is unknown.
     pub fn ready_since(&self, tag: u64) -> Option<Timestamp> {
         match self.waiting.get(&tag)?.place {
             WaitIndex::Ready { since, .. } => Some(since),
@@ -295,7 +295,7 @@ impl<T> RunQueue<T> {
         self.waiting.get(&tag).map(|waiting| &waiting.item)
     }
 
-    /// How many ready items leave before this ready one. `None`: it is not ready. O(n), as it counts them.
+    /// Counts the ready items that leave before this ready one. `None`: it is not ready. O(n), as it counts them.
     pub fn ahead_of(&self, tag: u64) -> Option<usize> {
         let WaitingItem { priority, place: WaitIndex::Ready { rank, .. }, .. } = self.waiting.get(&tag)?
         else {
@@ -309,7 +309,7 @@ impl<T> RunQueue<T> {
         self.limit = limit;
     }
 
-    /// How many items may run at a time.
+    /// Returns the number of items that may run at a time.
     pub fn limit(&self) -> usize {
         self.limit
     }
@@ -334,43 +334,44 @@ impl<T> RunQueue<T> {
         self.running.contains_key(&tag)
     }
 
-    /// How many items are ready. Items that came due since the last arrival or release still count as scheduled.
+    /// Returns the number of items that are ready. Items that came due since the last arrival or release still count as
+    /// scheduled.
     pub fn ready(&self) -> usize {
         self.line.len()
     }
 
-    /// How many items wait for their due time.
+    /// Returns the number of items that wait for their due time.
     pub fn scheduled(&self) -> usize {
         self.agenda.len()
     }
 
-    /// How many items are held.
+    /// Returns the number of items that are held.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// How many items of a group are held. It costs O(n) in the number of its lines.
+    /// Returns the number of items of a group that are held. It costs O(n) in the number of its lines.
     pub fn held_in(&self, group: u64) -> usize {
         self.held.len_of(group)
     }
 
-    /// Since when the oldest held item is held.
+    /// Says since when the oldest held item is held.
     pub fn oldest_held_since(&self) -> Option<Timestamp> {
         self.held_since.first().map(|(since, _)| *since)
     }
 
-    /// How many items run; more than the limit only after a [`resize`](Self::resize).
+    /// Returns the number of items that run; more than the limit only after a [`resize`](Self::resize).
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// When the next scheduled item comes due: the time to call [`release`](Self::release) again.
+    /// Says when the next scheduled item comes due: the time to call [`release`](Self::release) again.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.agenda.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// When the oldest ready item of any priority became ready. Held items do not count, and one that was held counts from when
-    /// it was brought back. It measures how long a queue is blocked, see [`blockage`](super::blockage).
+    /// Says when the oldest ready item of any priority became ready. Held items do not count, and one that was held counts from
+    /// when it was brought back. It measures how long a queue is blocked, see [`blockage`](super::blockage).
     pub fn oldest_ready_since(&self) -> Option<Timestamp> {
         self.ready_since.first().map(|(since, _)| *since)
     }

@@ -25,7 +25,7 @@ pub fn first_errors(errors: &[String]) -> Vec<String> {
 /// The most errors that the record of a task has, and the most bytes that they take together. Where there are more, the
 /// last one says how many are left out.
 pub const MOST_ERRORS: usize = 1_000;
-/// See [`MOST_ERRORS`].
+/// The most bytes of all errors of a task together: see [`MOST_ERRORS`].
 pub const MOST_ERROR_BYTES: usize = 1 << 20;
 
 /// As many of these errors as the record of a task may have, and in place of the others one that counts them. Errors that

@@ -21,21 +21,21 @@ pub const MULTI: &str = "task.multi";
 /// The time between two heartbeats in seconds. A receiver takes a worker for gone that has been silent for twice as
 /// long.
 pub const FREQ: f64 = 2.0;
-/// What workers of Celeriac say they are.
+/// The name of the software that workers of Celeriac state.
 pub const SW_IDENT: &str = "celeriac";
 /// The seconds of `freq` in an extra heartbeat that somebody has asked for, as Celery's workers send it.
 const ASKED_FREQ: u8 = 5;
 
-/// Who publishes events.
+/// The publisher of events, as it names itself in each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventOrigin {
-    /// The node name, `celery@host`.
+    /// The name of the node, such as `celery@host`.
     pub hostname: String,
     /// The id of the process.
     pub pid: u32,
 }
 
-/// What a worker says of itself in its heartbeats.
+/// The figures that a worker states in its heartbeats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Vitals {
     /// The number of bodies that run now.

@@ -22,11 +22,11 @@ const SAMPLE: usize = 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RuleCount {
-    /// How many there are.
+    /// The number of tasks that match the rule.
     pub tasks: u64,
-    /// How many there are in each queue.
+    /// The number of those tasks in each queue.
     pub by_queue: BTreeMap<String, u64>,
-    /// How many there are of each task. Of more than a thousand names, the rest is `other`.
+    /// The number of those tasks by the name of the task. Of more than a thousand names, the rest is `other`.
     pub by_task: BTreeMap<String, u64>,
     /// The ids of some of them.
     pub sample: Vec<TaskId>,

@@ -32,7 +32,7 @@ pub enum PartialFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemberErrors {
-    /// The member's task id.
+    /// The task id of the member.
     pub id: TaskId,
     /// The reasons why the member failed, one text for each error.
     pub errors: Vec<String>,

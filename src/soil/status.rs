@@ -50,7 +50,7 @@ pub struct Status {
     pub task: Option<String>,
     /// The queue that the task waits, runs or ran in, if it is known.
     pub queue: Option<String>,
-    /// The task's state.
+    /// The state of the task, as Soil tells it.
     pub state: SoilState,
     /// Whether a missing id once had a download, which has expired or was forgotten (HTTP's 410 instead of 404). This
     /// is known for a week.

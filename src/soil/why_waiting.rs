@@ -10,7 +10,7 @@ use crate::core::Timestamp;
 use crate::core::forecast::StartForecast;
 use crate::runtime::task_location::TaskLocation;
 
-/// Why a task waits.
+/// The reason for which a task waits, for its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -36,9 +36,9 @@ pub enum WhyWaiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StartsBetween {
-    /// The earlier time.
+    /// The earlier end of the forecast, in seconds from now.
     pub from_seconds: u64,
-    /// The later time.
+    /// The later end of the forecast, in seconds from now.
     pub to_seconds: u64,
 }
 

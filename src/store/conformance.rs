@@ -29,7 +29,7 @@ pub use groups::*;
 pub use notes::*;
 pub use permits::*;
 
-/// A store under test.
+/// A store that the suite can open, close and open again.
 #[async_trait]
 pub trait StoreUnderTest: Sized + Send + Sync + 'static {
     /// Whether records and leases go by the store's own clock, so that a sweep finds nothing to do.

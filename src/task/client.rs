@@ -21,9 +21,9 @@ use crate::core::Timestamp;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NewTask {
-    /// The task's name.
+    /// The name of the task that is called.
     pub task: String,
-    /// The encoded arguments.
+    /// The encoded arguments of the call.
     pub arguments: Arguments,
     /// The options of the task, with those of the call in their place where the call states any.
     pub options: TaskOptions,
@@ -37,7 +37,7 @@ pub struct NewTask {
     pub expires_at: Option<Timestamp>,
     /// The number of attempts that count as failed already: Celery's `apply_async(retries=…)`.
     pub retries: u32,
-    /// The application's headers.
+    /// The headers that the application gives to the call.
     pub headers: Headers,
     /// The lane that the task is to stand in. With `None` the task's own rule decides, if this program knows the task.
     pub serial: Option<Box<SerialHeader>>,
@@ -69,7 +69,7 @@ impl NewTask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The task's id.
+    /// The id of the task that was enqueued.
     pub id: TaskId,
     /// The physical name of the queue that holds the task.
     pub queue: String,
@@ -101,14 +101,14 @@ impl Receipt {
         Self { id, queue, durability, keeper: AcceptedBy::Broker, joined: false }
     }
 
-    /// The same receipt, of a task that `keeper` has taken.
+    /// Makes the same receipt, of a task that `keeper` has taken.
     #[must_use]
     pub fn kept_by(mut self, keeper: AcceptedBy) -> Self {
         self.keeper = keeper;
         self
     }
 
-    /// The same receipt, of a call that joined the task `id` in place of making a new one.
+    /// Makes the same receipt, of a call that joined the task `id` in place of making a new one.
     #[must_use]
     pub fn joining(mut self, id: TaskId) -> Self {
         (self.id, self.joined) = (id, true);
@@ -478,7 +478,7 @@ impl<T: Task> AsyncResult<T> {
         Self { receipt, ignored, client, task: PhantomData }
     }
 
-    /// The task's id.
+    /// Returns the id of the task.
     pub fn id(&self) -> &TaskId {
         &self.receipt.id
     }
@@ -530,7 +530,7 @@ impl<T: Task> AsyncResult<T> {
         self.untyped().info().await
     }
 
-    /// The same result without the type of the task.
+    /// Makes the same result without the type of the task.
     pub fn untyped(&self) -> UntypedResult {
         UntypedResult::new(self.id().clone(), Arc::clone(&self.client))
     }

@@ -264,12 +264,12 @@ impl Context {
         run.upgrade().map(|run| Self { run })
     }
 
-    /// The task's id.
+    /// Returns the id of the task that runs.
     pub fn id(&self) -> &TaskId {
         &self.run.message.id
     }
 
-    /// The task's name.
+    /// Returns the name of the task that runs.
     pub fn task(&self) -> &str {
         &self.run.message.task
     }

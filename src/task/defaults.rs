@@ -28,7 +28,7 @@ pub struct TaskDefaults {
     pub acks_late: Option<bool>,
     /// Whether errors are tried again.
     pub autoretry: Option<bool>,
-    /// How often a failed attempt is tried again.
+    /// The number of times that a failed attempt is tried again.
     pub max_retries: Option<u32>,
     /// The delay before the first retry.
     pub default_retry_delay: Option<Duration>,
@@ -49,9 +49,9 @@ pub struct TaskDefaults {
     pub expires: Option<Duration>,
     /// The tasks for which [`expires`](Self::expires) does not hold: names, also with `*` and `?`.
     pub expires_except: Vec<String>,
-    /// How long results are kept: Celery's `result_expires`.
+    /// The time for which results are kept: Celery's `result_expires`.
     pub result_expires: Option<Duration>,
-    /// How many runs of a task start in each process at most: Celery's `task_default_rate_limit`.
+    /// The rate at which runs of a task start in each process at most: Celery's `task_default_rate_limit`.
     pub rate_limit: Option<RateLimit>,
     /// The argument that names the tenant of a call, for all tasks that have an argument of this name and do not name their
     /// tenants themselves.

@@ -81,11 +81,11 @@ pub struct TaskDefinition {
     pub location: &'static str,
     /// Whether the body runs on the event loop or on a blocking thread.
     pub kind: TaskKind,
-    /// The task's options.
+    /// Makes the options that the task states.
     pub options: fn() -> TaskOptions,
     /// The function that runs the task.
     pub body: Body,
-    /// The task's hooks.
+    /// Makes the hooks of the task.
     pub hooks: fn() -> Hooks,
     /// The data that the body takes from the runtime: its parameters of the type [`Data`](super::Data).
     pub data: &'static [NeededData],

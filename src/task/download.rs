@@ -64,7 +64,7 @@ pub(crate) struct About {
 pub struct DownloadFacts {
     /// The file's name. It is never a path and has no control characters.
     pub name: String,
-    /// The file's media type.
+    /// The media type of the file.
     pub content_type: String,
     /// The file's size in bytes.
     pub size: u64,

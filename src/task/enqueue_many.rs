@@ -27,7 +27,7 @@ impl<T: Task> Signature<T> {
         EnqueueMany { calls: calls.into_iter().collect(), client: None }
     }
 
-    /// As [`delay_many`](Self::delay_many) with this handle, for programs that run more than one.
+    /// Enqueues the calls as [`delay_many`](Self::delay_many) does, with this handle, for programs that run more than one.
     pub fn send_many(
         calls: impl IntoIterator<Item = Self>,
         client: impl Into<Arc<dyn Client>>,

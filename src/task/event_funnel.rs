@@ -27,7 +27,7 @@ pub enum EventGroup {
 }
 
 impl EventGroup {
-    /// All groups.
+    /// All groups that there are.
     pub const ALL: [Self; 3] = [Self::Sent, Self::Run, Self::Custom];
 
     const fn bit(self) -> u8 {

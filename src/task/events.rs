@@ -26,7 +26,7 @@ const MOST_FIELDS: usize = 64 << 10;
 pub struct TaskEvent {
     /// The time at which it happened.
     pub at: Timestamp,
-    /// What happened.
+    /// The kind of the event: what happened to the task.
     pub kind: EventKind,
     task: EventTask,
 }

@@ -90,7 +90,7 @@ impl TaskId {
         check_id("the task id", &self.0).is_ok()
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

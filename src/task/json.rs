@@ -220,7 +220,7 @@ impl<'de> Deserialize<'de> for Json {
 pub struct JsonMap(Option<Arc<IndexMap<String, Json>>>);
 
 impl JsonMap {
-    /// Makes an empty map.
+    /// Makes a map without values.
     pub fn new() -> Self {
         Self::default()
     }
@@ -250,7 +250,7 @@ impl JsonMap {
         if self.contains_key(name) { self.own().shift_remove(name) } else { None }
     }
 
-    /// The number of values.
+    /// Returns the number of values in the map.
     pub fn len(&self) -> usize {
         self.0.as_deref().map_or(0, IndexMap::len)
     }

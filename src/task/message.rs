@@ -162,7 +162,7 @@ pub struct Message {
     pub id: TaskId,
     /// The task's name, for example `commcare.email.send_email`.
     pub task: String,
-    /// The encoded arguments.
+    /// The encoded arguments of the call.
     pub arguments: Arguments,
     /// The queue that the message waits in.
     pub queue: String,
@@ -194,11 +194,11 @@ pub struct Message {
     pub acks_late: bool,
     /// Whether no result is kept.
     pub ignore_result: bool,
-    /// How long the result is kept.
+    /// The time for which the result is kept.
     pub result_expires: Duration,
     /// Whether the message waits on disk or in memory.
     pub durability: Durability,
-    /// The application's headers.
+    /// The headers that the application gave to the call.
     pub headers: Headers,
     /// The messages of the last failed attempt.
     pub last_errors: Vec<String>,

@@ -282,7 +282,7 @@ struct StoredPeriodic {
 
 /// An entry that `#[periodic_task]` made. The program finds it at link time.
 pub struct PeriodicDefinition {
-    /// The entry's name.
+    /// The name of the periodic entry.
     pub name: &'static str,
     /// The file and line of the definition.
     pub location: &'static str,

@@ -33,7 +33,7 @@ pub struct Registry {
     "two tasks are named `{name}`: one at {first}, one at {second}; give one of them another name with #[task(name = \"...\")]"
 )]
 pub struct DuplicateTask {
-    /// The shared name.
+    /// The name that the two tasks share.
     pub name: String,
     /// The file and line of the first task.
     pub first: String,

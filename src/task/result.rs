@@ -69,9 +69,9 @@ impl fmt::Display for State {
 /// The record of a task that is over. Finished is final: a record is written once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
-    /// The task's id.
+    /// The id of the task that is over.
     pub id: TaskId,
-    /// The task's name.
+    /// The name of the task that is over.
     pub task: String,
     /// The queue that the task ran in.
     pub queue: String,

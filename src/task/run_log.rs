@@ -26,7 +26,7 @@ const LONGEST_LEVEL: usize = 10;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogLine {
-    /// When it was logged.
+    /// The time at which the line was logged.
     pub at: Timestamp,
     /// Its level: `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
     pub level: String,

@@ -7,7 +7,7 @@ use super::{Json, Lineage, TaskId};
 /// The state of a task that is not over, as Celery's `update_state(state, meta)` sets it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrackedState {
-    /// The task's id.
+    /// The id of the task that reports its state.
     pub id: TaskId,
     /// The name of the state: `STARTED`, `RETRY`, or a name of the application's such as `PROGRESS`.
     pub state: String,

@@ -22,7 +22,7 @@ impl UntypedResult {
         Self { id: id.into(), client }
     }
 
-    /// The task's id.
+    /// Returns the id of the task.
     pub fn id(&self) -> &TaskId {
         &self.id
     }

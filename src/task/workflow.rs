@@ -14,11 +14,11 @@ use super::{Headers, Json, JsonMap, Message, TaskId};
 /// `kwargs`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawSignature {
-    /// The task's name.
+    /// The name of the task that is called.
     pub task: String,
-    /// The positional arguments.
+    /// The positional arguments of the call.
     pub args: Vec<Json>,
-    /// The arguments by name.
+    /// The arguments of the call that are given by name.
     pub kwargs: JsonMap,
     /// The options of the call as they were written: `task_id`, `queue`, `countdown`, `link`, `chord`, …
     pub options: JsonMap,

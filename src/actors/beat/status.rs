@@ -24,18 +24,18 @@ pub enum EntryOrigin {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EntryStatus {
-    /// The entry's name.
+    /// The name of the entry.
     pub name: String,
     /// The name of the task that it calls.
     pub task: String,
-    /// Its schedule, as text.
+    /// The schedule of the entry, as text.
     pub schedule: String,
     /// The entry itself: its schedule, its arguments and its rules. It is not in the serialized form.
     #[serde(skip)]
     pub entry: Arc<Periodic>,
-    /// Where it comes from.
+    /// The place where the entry was declared.
     pub origin: EntryOrigin,
-    /// Whether it is paused.
+    /// Whether somebody has paused the entry.
     pub paused: bool,
     /// When it fires next; `None`: it is paused, is firing just now, or never fires again.
     #[serde(serialize_with = "crate::core::json_time::optional_iso")]

@@ -13,7 +13,7 @@ use crate::task::TaskId;
 pub struct LaneStatus {
     /// The scope of the key: a task's name, or the scope that the tasks which share the key state.
     pub scope: String,
-    /// The serial key.
+    /// The serial key of the lane.
     pub key: String,
     /// How many runs may go on at a time.
     pub concurrency: u32,
@@ -48,7 +48,7 @@ fn block<S: Serializer>(block: &Option<Block<TaskId>>, serializer: S) -> Result<
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LaneHolder {
-    /// The task's id.
+    /// The id of the task that holds the lane.
     pub id: TaskId,
     /// When the lane let it in.
     #[serde(serialize_with = "crate::core::json_time::iso")]
@@ -61,11 +61,11 @@ pub struct LaneHolder {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LaneRun {
-    /// The task's name.
+    /// The name of the task that runs.
     pub task: String,
     /// The worker that runs it, as `queue#slot`.
     pub worker: String,
-    /// When the run started.
+    /// The time at which the run started.
     #[serde(serialize_with = "crate::core::json_time::iso")]
     pub started_at: Timestamp,
     /// Which attempt it is, counted from 1.

@@ -23,7 +23,7 @@ const SPARE: u64 = 1_024;
 /// The most tasks for which what undoes their change is kept at a time, of all acts together.
 pub const MOST_UNDOABLE: u64 = 100_000;
 
-/// What an act does to each task.
+/// The action that an act carries out on each task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -66,9 +66,9 @@ impl BulkAction {
 pub struct BulkAct {
     /// The id of the act.
     pub id: String,
-    /// What it does.
+    /// The action that is done to each task.
     pub action: BulkAction,
-    /// Which tasks are meant.
+    /// The rule that says which tasks are meant.
     pub rule: BrakeRule,
     /// The physical name of the queue to which tasks are moved.
     #[serde(default)]
@@ -76,52 +76,54 @@ pub struct BulkAct {
     /// The [operator](crate::Celeriac::as_operator) who has begun it.
     #[serde(default)]
     pub by: Option<String>,
-    /// When it began, or when its tasks were counted before. It is about the tasks that were there then.
+    /// The time at which the act began, or at which its tasks were counted before. The act is about the tasks that were there
+    /// then.
     pub begun_at: Timestamp,
-    /// How many tasks matched when it began, or when they were counted before.
+    /// The number of tasks that matched when the act began, or when they were counted before.
     pub found: u64,
-    /// How many tasks are done. A process that was killed may have done up to a thousand more than it had noted.
+    /// The number of tasks that are done. A process that was killed may have done up to a thousand more than it had noted.
     pub done: u64,
-    /// How many tasks could not be done.
+    /// The number of tasks that could not be done.
     pub failed: u64,
-    /// When it was over; `None`: it goes on.
+    /// The time at which it was over; `None`: it goes on.
     pub ended_at: Option<Timestamp>,
     /// Why it has ended before all was done.
     pub error: Option<String>,
-    /// Who has cancelled it, and when. It ends as soon as whoever carries it out has read of it, with what was done by then.
+    /// The operator who has cancelled the act, and the time. The act ends as soon as whoever carries it out has read of it, with
+    /// what was done by then.
     #[serde(default)]
     pub cancel: Option<BulkCancel>,
     /// Whether what undoes the act is kept.
     #[serde(default)]
     pub is_undoable: bool,
-    /// How far the undo is; `None`: nobody has asked for it.
+    /// The progress of the undo; `None`: nobody has asked for it.
     #[serde(default)]
     pub undo: Option<BulkUndo>,
 }
 
-/// That somebody has cancelled an act.
+/// The cancellation of an act.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BulkCancel {
-    /// When it was asked for.
+    /// The time at which it was asked for.
     pub at: Timestamp,
     /// The [operator](crate::Celeriac::as_operator) who has asked for it.
     #[serde(default)]
     pub by: Option<String>,
 }
 
-/// How far the undo of an act is.
+/// The progress of the undo of an act.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BulkUndo {
-    /// When it began.
+    /// The time at which the act began.
     pub begun_at: Timestamp,
-    /// How many tasks are where they were before. A process that was killed may have brought back up to a thousand more than
-    /// it had noted.
+    /// The number of tasks that are where they were before. A process that was killed may have brought back up to a thousand more
+    /// than it had noted.
     pub back: u64,
-    /// How many tasks are left as they are, because they have run or were changed again.
+    /// The number of tasks that are left as they are, because they have run or were changed again.
     pub left: u64,
-    /// When it was over; `None`: it goes on.
+    /// The time at which it was over; `None`: it goes on.
     pub ended_at: Option<Timestamp>,
     /// Why it has ended before all was done.
     pub error: Option<String>,

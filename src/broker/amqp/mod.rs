@@ -236,8 +236,8 @@ impl AmqpBroker {
         Self::open(url, options, false).await
     }
 
-    /// As [`connect`](Self::connect), but RabbitMQ need not be there yet: the broker connects as soon as it is.
-    /// Until then nothing is delivered, and publishes and declarations wait. It suits a broker behind an
+    /// Makes a broker as [`connect`](Self::connect) does, but RabbitMQ need not be there yet: the broker connects as soon as it
+    /// is. Until then nothing is delivered, and publishes and declarations wait. It suits a broker behind an
     /// [outbox](crate::broker::OutboxBroker).
     ///
     /// # Errors

@@ -139,105 +139,105 @@ impl AmqpOptions {
         self
     }
 
-    /// Sets [`delivery_limit`](Self::delivery_limit).
+    /// Returns these options with another [`delivery_limit`](Self::delivery_limit).
     #[must_use]
     pub fn with_delivery_limit(mut self, limit: u32) -> Self {
         self.delivery_limit = limit;
         self
     }
 
-    /// Sets [`guard_after`](Self::guard_after).
+    /// Returns these options with another [`guard_after`](Self::guard_after).
     #[must_use]
     pub fn with_guard_after(mut self, age: Duration) -> Self {
         self.guard_after = age;
         self
     }
 
-    /// Sets [`lease`](Self::lease).
+    /// Returns these options with another [`lease`](Self::lease).
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets [`publish_timeout`](Self::publish_timeout).
+    /// Returns these options with another [`publish_timeout`](Self::publish_timeout).
     #[must_use]
     pub fn with_publish_timeout(mut self, timeout: Duration) -> Self {
         self.publish_timeout = timeout;
         self
     }
 
-    /// Sets [`heartbeat`](Self::heartbeat).
+    /// Returns these options with another [`heartbeat`](Self::heartbeat).
     #[must_use]
     pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = heartbeat;
         self
     }
 
-    /// Sets [`node`](Self::node).
+    /// Returns these options with another [`node`](Self::node).
     #[must_use]
     pub fn with_node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
         self
     }
 
-    /// Sets [`task_events`](Self::task_events).
+    /// Returns these options with another [`task_events`](Self::task_events).
     #[must_use]
     pub fn with_task_events(mut self, on: bool) -> Self {
         self.task_events = on;
         self
     }
 
-    /// Sets [`task_sent_events`](Self::task_sent_events).
+    /// Returns these options with another [`task_sent_events`](Self::task_sent_events).
     #[must_use]
     pub fn with_task_sent_events(mut self, on: bool) -> Self {
         self.task_sent_events = on;
         self
     }
 
-    /// Sets [`event_exchange`](Self::event_exchange).
+    /// Returns these options with another [`event_exchange`](Self::event_exchange).
     #[must_use]
     pub fn with_event_exchange(mut self, exchange: impl Into<String>) -> Self {
         self.event_exchange = exchange.into();
         self
     }
 
-    /// Sets [`event_queue_prefix`](Self::event_queue_prefix).
+    /// Returns these options with another [`event_queue_prefix`](Self::event_queue_prefix).
     #[must_use]
     pub fn with_event_queue_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.event_queue_prefix = prefix.into();
         self
     }
 
-    /// Sets [`event_queue_ttl`](Self::event_queue_ttl).
+    /// Returns these options with another [`event_queue_ttl`](Self::event_queue_ttl).
     #[must_use]
     pub fn with_event_queue_ttl(mut self, ttl: Duration) -> Self {
         self.event_queue_ttl = ttl;
         self
     }
 
-    /// Sets [`event_queue_expires`](Self::event_queue_expires).
+    /// Returns these options with another [`event_queue_expires`](Self::event_queue_expires).
     #[must_use]
     pub fn with_event_queue_expires(mut self, after: Duration) -> Self {
         self.event_queue_expires = after;
         self
     }
 
-    /// Sets [`control_queue_ttl`](Self::control_queue_ttl).
+    /// Returns these options with another [`control_queue_ttl`](Self::control_queue_ttl).
     #[must_use]
     pub fn with_control_queue_ttl(mut self, ttl: Duration) -> Self {
         self.control_queue_ttl = ttl;
         self
     }
 
-    /// Sets [`control_queue_expires`](Self::control_queue_expires).
+    /// Returns these options with another [`control_queue_expires`](Self::control_queue_expires).
     #[must_use]
     pub fn with_control_queue_expires(mut self, after: Duration) -> Self {
         self.control_queue_expires = after;
         self
     }
 
-    /// Sets [`ca_certs`](Self::ca_certs).
+    /// Returns these options with another [`ca_certs`](Self::ca_certs).
     #[must_use]
     pub fn with_ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certs = Some(file.into());

@@ -115,7 +115,7 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// All abilities.
+    /// A broker that has all abilities.
     pub const ALL: Self = Self {
         priorities: true,
         unstarted_keep_their_place: true,

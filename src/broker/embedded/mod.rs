@@ -99,10 +99,10 @@ use tables::{TableName, Tables};
 pub use salvage::{Salvaged, salvage};
 pub use verify::{Verified, verify};
 
-/// How many runs of one message may end with their worker or process: RabbitMQ's default for quorum queues.
+/// The number of runs of one message that may end with their worker or process: RabbitMQ's default for quorum queues.
 pub const DEFAULT_DELIVERY_LIMIT: u32 = 20;
 
-/// How the embedded store behaves.
+/// The options of the embedded store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EmbeddedOptions {
@@ -206,7 +206,7 @@ impl EmbeddedBroker {
         Ok(broker)
     }
 
-    /// As [`open`](Self::open), for a store that must be there already.
+    /// Opens a store as [`open`](Self::open) does, and demands that it is there already.
     ///
     /// # Errors
     /// There is no store, in which case nothing is made, or `open` fails.

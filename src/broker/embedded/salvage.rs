@@ -25,11 +25,11 @@ use crate::core::Timestamp;
 use crate::core::lane::Lane;
 use crate::task::{Message, TaskId};
 
-/// What was copied to the new store, and what was lost.
+/// The report of a salvage: what was copied to the new store, and what was lost.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Salvaged {
-    /// What was damaged, and what that cost, in words.
+    /// The damage that was found, and what it cost, in words.
     pub damage: Vec<String>,
     /// The number of messages that wait in the new store.
     pub waiting: u64,

@@ -15,13 +15,13 @@ use super::tenant_lines::{self, StoredLine};
 use crate::broker::{BrokerError, DeadLetter, FailedTask};
 use crate::task::{Message, TaskId};
 
-/// What a look over a store has found.
+/// The findings of a look over a store.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Verified {
-    /// What is damaged, and what that costs, in words; empty if the store is sound.
+    /// The damage, and what it costs, in words; empty if the store is sound.
     pub damage: Vec<String>,
-    /// What a crash has left unfinished and does no harm, in words.
+    /// The remains of a crash that do no harm, in words.
     pub notes: Vec<String>,
     /// The number of messages that wait, in queues and in lanes, and can be read.
     pub waiting: u64,

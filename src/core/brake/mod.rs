@@ -74,7 +74,7 @@ impl BrakeAction {
         Self::Slow { rate: rate.into() }
     }
 
-    /// Diverts to this queue.
+    /// Makes the action that diverts tasks to this queue.
     pub fn divert(queue: impl Into<String>) -> Self {
         Self::Divert { divert_to: queue.into() }
     }
@@ -132,15 +132,15 @@ impl fmt::Display for BrakeAction {
 pub struct Brake {
     /// The id, by which the brake is taken away. Empty: whoever keeps the brake gives it one.
     pub id: String,
-    /// Which tasks are meant.
+    /// The rule that says which tasks are meant.
     pub rule: BrakeRule,
-    /// What happens to them.
+    /// The action that is taken on tasks that match.
     #[serde(flatten)]
     pub action: BrakeAction,
-    /// Who has set it.
+    /// The name of whoever has set the brake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Why.
+    /// The reason that was given for the brake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Since when it is in force.
@@ -172,14 +172,14 @@ impl Brake {
         self
     }
 
-    /// Says who sets it.
+    /// Notes who sets the brake.
     #[must_use]
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 
-    /// Says why.
+    /// Notes why the brake is set.
     #[must_use]
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());

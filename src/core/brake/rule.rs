@@ -156,7 +156,7 @@ pub struct Subject<'a> {
     pub task: &'a str,
     /// The queue in which it waits.
     pub queue: &'a str,
-    /// Its tenant.
+    /// The tenant of the call, if it has one.
     pub tenant: Option<&'a str>,
     /// The value of an argument, by its name or its position.
     pub argument: &'a dyn Fn(&str) -> Option<String>,

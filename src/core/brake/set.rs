@@ -74,7 +74,7 @@ impl BrakeSet {
         self.brakes.iter().map(|one| one.per_second)
     }
 
-    /// Whether a brake diverts.
+    /// Says whether any brake diverts tasks.
     pub fn diverts(&self) -> bool {
         self.diverts
     }

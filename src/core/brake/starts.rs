@@ -39,7 +39,7 @@ impl Equivalent<StartKind> for StartKindRef<'_> {
     }
 }
 
-/// How many starts of the last hour match a rule.
+/// The number of starts of the last hour that match a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StartCount {
     /// The starts whose task, queue and tenant match.
@@ -49,7 +49,7 @@ pub struct StartCount {
 }
 
 impl StartHistory {
-    /// A task starts.
+    /// Counts the start of a task.
     pub fn started(&mut self, task: &str, tenant: Option<&str>, now: Timestamp) {
         let minute = minute(now);
         let tenant = tenant.unwrap_or_default();
@@ -65,7 +65,7 @@ impl StartHistory {
         }
     }
 
-    /// How many starts within the last hour match the rule, as far as it looks at names. `queue` is the queue that these
+    /// Counts the starts within the last hour that match the rule, as far as it looks at names. `queue` is the queue that these
     /// are the starts of.
     pub fn count(&self, queue: &str, matcher: &RuleMatcher, now: Timestamp) -> StartCount {
         let minute = minute(now);

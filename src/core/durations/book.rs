@@ -17,7 +17,7 @@ pub const MOST_TENANTS: usize = 10_000;
 /// How many values of arguments are told apart.
 pub const MOST_VALUES: usize = 10_000;
 
-/// Run times by key.
+/// A table of measured run times, by their keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredBook", into = "StoredBook")]
 pub struct RunTimeBook {

@@ -8,7 +8,7 @@ use crate::core::Timestamp;
 use crate::core::forecast::StartForecast;
 use crate::core::hold::Hold;
 
-/// What is known of one task.
+/// The facts that are known of one task.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TaskFacts {
@@ -22,55 +22,55 @@ pub struct TaskFacts {
     pub tenant: Option<String>,
     /// The queue that it was for, if it went to this one because its tenant had sent more than that one takes from one.
     pub demoted_from: Option<String>,
-    /// When this was looked up.
+    /// The time at which the facts were looked up.
     pub as_of: Timestamp,
-    /// Who was asked.
+    /// The programs that were asked.
     pub scope: ExplanationScope,
-    /// How the task ended, if it is over.
+    /// The end of the task, if it is over.
     pub over: Option<EndFacts>,
     /// Its run, if it runs.
     pub run: Option<RunFacts>,
     /// The other program that has it, and has not started it.
     pub elsewhere: Option<ElsewhereFacts>,
-    /// What it waits for, if it waits.
+    /// The facts about its waiting, if the task waits.
     pub wait: Option<WaitFacts>,
     /// Whether it is on its way from the broker to its queue, or back.
     pub is_moving: bool,
     /// The last state that the store was told of a task that nobody here has.
     pub told: Option<String>,
-    /// When it will start, as its queue forecasts it.
+    /// The forecast of its queue of when the task will start.
     pub forecast: Option<StartForecast>,
 }
 
-/// Who was asked about a task, and what nobody could say.
+/// The scope of an explanation: who was asked about a task, and what nobody could say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplanationScope {
     /// The name by which the fleet knows the program that answers, if it is in one.
     pub node: Option<String>,
-    /// Who has answered, such as `store`, ``queue `email` ``.
+    /// The places that have answered, such as `store`, ``queue `email` ``.
     pub asked: Vec<String>,
-    /// Who was asked and has not answered in time.
+    /// The places that were asked and have not answered in time.
     pub silent: Vec<String>,
-    /// What cannot be known here, in whole sentences.
+    /// The facts that cannot be known here, in whole sentences.
     pub cannot_know: Vec<String>,
 }
 
-/// How a task ended.
+/// The facts about the end of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndFacts {
     /// The state, by Celery's name.
     pub state: String,
-    /// When it ended.
+    /// The time at which the task ended.
     pub at: Timestamp,
 }
 
 /// A run that goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFacts {
-    /// When it started, if that is known.
+    /// The time at which the run started, if that is known.
     pub since: Option<Timestamp>,
-    /// Who runs it: a worker here as `queue#slot`, or the name of another node.
+    /// The runner of the task: a worker here as `queue#slot`, or the name of another node.
     pub worker: Option<String>,
     /// Which attempt it is, counted from 1.
     pub attempt: Option<u32>,
@@ -85,13 +85,13 @@ pub struct ElsewhereFacts {
     pub how: String,
 }
 
-/// What a task waits for.
+/// The facts about a task that waits.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct WaitFacts {
     /// The time before which it must not start, if that is ahead.
     pub due: Option<Timestamp>,
-    /// How many runs of it have failed or crashed.
+    /// The number of its runs that have failed or crashed.
     pub tries: u32,
     /// Whether an operator has paused its queue.
     pub pause: Option<PauseFacts>,
@@ -101,22 +101,22 @@ pub struct WaitFacts {
     pub is_serial: Option<bool>,
     /// The lane that has not let it in.
     pub lane: Option<LaneWait>,
-    /// How many tasks start before it, by the rule that decides what its queue starts next.
+    /// The number of tasks that start before it, by the rule that decides what its queue starts next.
     pub ahead: Option<BoundedCount>,
-    /// How many of those are of its own tenant.
+    /// The number of those that are of its own tenant.
     pub ahead_of_tenant: Option<u64>,
     /// Whether the store has still to say that it is not revoked.
     pub is_unchecked: bool,
-    /// How its queue stands.
+    /// The state of the queue of the task.
     pub service: Service,
 }
 
 /// A pause of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PauseFacts {
-    /// Who paused it, if that is known.
+    /// The operator who paused the queue, if that is known.
     pub by: Option<String>,
-    /// When it ends by itself. `None`: when somebody ends it.
+    /// The time at which the pause ends by itself. `None`: it lasts until somebody ends it.
     pub until: Option<Timestamp>,
     /// Whether it holds after a restart, too.
     pub is_kept: bool,
@@ -127,13 +127,13 @@ pub struct PauseFacts {
 pub struct LaneWait {
     /// The scope of its key: a task's name, unless the tasks that share it state another.
     pub scope: String,
-    /// The serial key.
+    /// The serial key of the lane.
     pub key: String,
-    /// How many it lets in at a time.
+    /// The number of runs that the lane lets in at a time.
     pub concurrency: u32,
-    /// Who is in, and since when.
+    /// The tasks that are in the lane, each with the time since when.
     pub holders: Vec<(String, Timestamp)>,
-    /// How many wait for it before this task.
+    /// The number of tasks that wait for the lane before this one.
     pub ahead: BoundedCount,
     /// The failure that has blocked it, if it is blocked: of which task, when, and with which error.
     pub blocked: Option<(String, Timestamp, String)>,
@@ -142,13 +142,13 @@ pub struct LaneWait {
 /// A number that was counted up to a bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BoundedCount {
-    /// What was counted.
+    /// The number of tasks that were counted.
     pub count: u64,
     /// Whether there may be more than that.
     pub or_more: bool,
 }
 
-/// How the queue of a task stands.
+/// The state of the queue of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Service {
@@ -171,9 +171,9 @@ pub enum Service {
 pub struct QueueState {
     /// The number of its worker slots.
     pub workers: usize,
-    /// How many tasks it runs.
+    /// The number of tasks that the queue runs.
     pub running: usize,
-    /// How many of its workers could take a task now.
+    /// The number of its workers that could take a task now.
     pub idle: usize,
     /// Why it has stopped itself, if it has.
     pub halted: Option<String>,

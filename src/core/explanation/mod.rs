@@ -41,26 +41,26 @@ pub struct Explanation {
     pub queue: Option<String>,
     /// Its tenant, if its call states one.
     pub tenant: Option<String>,
-    /// When this was looked up.
+    /// The time at which the facts were looked up.
     pub as_of: Timestamp,
-    /// Who was asked, and what nobody could say.
+    /// The scope: who was asked, and what nobody could say.
     pub scope: ExplanationScope,
     /// All reasons that apply, *the* reason first. There is at least one.
     pub reasons: Vec<TaskReason>,
     /// The reasons that were looked at and do not apply.
     pub ruled_out: Vec<RuledOut>,
-    /// When the task will start. `None`: it does not wait, or nobody could be asked.
+    /// The forecast of when the task will start. `None`: it does not wait, or nobody could be asked.
     pub starts: Option<StartForecast>,
 }
 
 impl Explanation {
-    /// The reason.
+    /// Returns the reason that applies first.
     pub fn reason(&self) -> &TaskReason {
         static UNKNOWN: TaskReason = TaskReason::Unknown { told: None };
         self.reasons.first().unwrap_or(&UNKNOWN)
     }
 
-    /// What is with the task, in a word: `waiting`, `running`, `over` or `unknown`.
+    /// Names the state of the task, in a word: `waiting`, `running`, `over` or `unknown`.
     pub fn state(&self) -> &'static str {
         match self.reason() {
             TaskReason::Running { .. } => "running",
@@ -75,7 +75,7 @@ impl Explanation {
         self.speaker().headline(self.reason())
     }
 
-    /// When the task will start, as a sentence. `None`: it does not wait, or nobody could be asked.
+    /// Says when the task will start, as a sentence. `None`: it does not wait, or nobody could be asked.
     pub fn starts_in_words(&self) -> Option<String> {
         self.starts.as_ref().map(|starts| self.speaker().starts(starts))
     }
@@ -85,7 +85,7 @@ impl Explanation {
         self.speaker().sentence(reason)
     }
 
-    /// What takes a reason away, the likeliest first.
+    /// Lists what takes a reason away, the likeliest first.
     pub fn remedies(&self, reason: &TaskReason) -> Vec<Remedy> {
         remedy::remedies(reason, self.queue.as_deref())
     }

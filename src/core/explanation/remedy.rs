@@ -5,17 +5,17 @@ use serde::Serialize;
 use super::facts::NotServed;
 use super::reason::TaskReason;
 
-/// What would take a reason away.
+/// An act that would take a reason away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Remedy {
-    /// Who can apply it.
+    /// The person or program that can apply the remedy.
     pub by: RemedyBy,
-    /// What is to be done, as a sentence.
+    /// The sentence that says what is to be done.
     pub says: String,
 }
 
-/// Who can take a reason away.
+/// The person or program that can take a reason away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -12,14 +12,14 @@ use super::draws::Draws;
 use super::run_times::RunTimes;
 use super::{FORWARD_RUNS, MOST_STARTS};
 
-/// Where a task stands in its line, and what is before it.
+/// The place of a task in its line, with what is before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineView {
-    /// How many tasks may run at a time.
+    /// The number of tasks that may run at a time.
     pub slots: usize,
-    /// How many run now.
+    /// The number of slots that are busy now.
     pub busy: usize,
-    /// How many tasks start before this one.
+    /// The number of tasks that start before this one.
     pub ahead: u64,
     /// The priority of the task: those of a higher one overtake it.
     pub priority: u8,

@@ -33,9 +33,9 @@ pub use calibration::ForecastRecord;
 pub use line::LineView;
 pub use pool::{MOST_STEPS, POOL_RUNS, PoolForecaster, PoolTurn};
 
-/// How many runs a queue has to have seen before it forecasts anything.
+/// The number of runs that a queue has to have seen before it forecasts anything.
 pub const OBSERVED_AT_LEAST: u64 = 20;
-/// How often the line is run forward for one forecast.
+/// The number of times that the line is run forward for one forecast.
 pub const FORWARD_RUNS: usize = 20;
 /// The most starts of one forward run.
 pub const MOST_STARTS: usize = 1_000;
@@ -53,7 +53,7 @@ const MOST_KEPT: usize = 4;
 const LEAST_SHARE: f64 = 0.05;
 const LEAST_SECONDS: f64 = 0.002;
 
-/// When a task will start, as far as that can be said.
+/// The forecast of when a task will start, as far as that can be said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -86,7 +86,7 @@ pub enum StartForecast {
     Open,
 }
 
-/// What a queue has seen of its runs and starts, and its forecasts.
+/// The forecasts of a queue, with what it has seen of its runs and starts.
 #[derive(Clone, Debug)]
 pub struct Forecaster {
     draws: Draws,
@@ -151,7 +151,7 @@ impl Forecaster {
         self.calibration.forget_made();
     }
 
-    /// How often forecasts came true lately.
+    /// Says how often forecasts came true lately.
     pub fn record(&self) -> ForecastRecord {
         self.calibration.record()
     }
@@ -170,7 +170,7 @@ impl Forecaster {
         self.sampled_at = Some(now);
     }
 
-    /// As [`sample`](Self::sample), of a task that waits for a slot of a pool.
+    /// Samples, as [`sample`](Self::sample) does, a task that waits for a slot of a pool.
     pub fn sampled(&mut self, tag: u64, turn: &PoolTurn) -> Option<(Timestamp, Timestamp)> {
         let StartForecast::Between { from, to, .. } = self.judge().of_turn(turn) else { return None };
         self.calibration.made(tag, from, to);
@@ -203,7 +203,7 @@ impl Forecaster {
         Some((from, to))
     }
 
-    /// When a task starts that stands in this place of the line. `runs` is as for a [sample](Self::sample); it is asked
+    /// Forecasts when a task starts that stands in this place of the line. `runs` is as for a [sample](Self::sample); it is asked
     /// only if the line has to be run forward anew.
     pub fn forecast(
         &mut self,
@@ -258,7 +258,7 @@ impl Forecaster {
     }
 }
 
-/// How wide the forecasts of a queue are at the moment.
+/// The judge of a queue's forecasts, which says how wide they are at the moment.
 #[derive(Clone, Copy, Debug)]
 pub struct ForecastJudge {
     observed: u64,
@@ -267,7 +267,8 @@ pub struct ForecastJudge {
 }
 
 impl ForecastJudge {
-    /// When a task starts whose turn in its pool comes so. What the forward runs did not get to starts later than they got.
+    /// Forecasts when a task starts whose turn in its pool comes so. What the forward runs did not get to starts later than they
+    /// got.
     pub fn of_turn(&self, turn: &PoolTurn) -> StartForecast {
         let observed = self.observed.min(turn.observed);
         if observed < OBSERVED_AT_LEAST {

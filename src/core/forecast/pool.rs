@@ -28,7 +28,7 @@ const TELLING: usize = 8;
 /// When the turn of a task of a pool comes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PoolTurn {
-    /// As of when.
+    /// The time at which the view was taken.
     pub as_of: Timestamp,
     /// How many runs the pool has seen.
     pub observed: u64,

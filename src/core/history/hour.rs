@@ -21,7 +21,7 @@ const MOST_QUEUES: usize = 200;
 /// How many marks are kept: the last ones.
 const MOST_MARKS: usize = 200;
 
-/// What happened in one hour.
+/// The counts and marks of one hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hour {
     queues: BTreeMap<String, QueueHour>,
@@ -54,7 +54,7 @@ struct QueueHour {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Family(BTreeMap<String, BTreeMap<u8, HistoryCounts>>);
 
-/// How much an hour tells apart.
+/// The numbers of queues, tasks and tenants that an hour tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolution {
     /// The most tasks, and the most tenants, of a queue that have a name; the rest are counted together.
@@ -127,7 +127,7 @@ impl Hour {
         other.marks.iter().for_each(|mark| self.mark(mark.clone()));
     }
 
-    /// The same hour in this resolution. What has the most to say keeps its name.
+    /// Makes the same hour in this resolution. What has the most to say keeps its name.
     #[must_use]
     pub fn coarser(&self, resolution: Resolution) -> Self {
         let weights = self.queues.iter().map(|(name, queue)| (name.as_str(), queue.weight()));
@@ -150,13 +150,13 @@ impl Hour {
         coarse
     }
 
-    /// The same hour without its marks.
+    /// Makes the same hour without its marks.
     #[must_use]
     pub fn without_marks(self) -> Self {
         Self { marks: Vec::new(), ..self }
     }
 
-    /// The marks, by time.
+    /// Returns the marks of the hour, the oldest first.
     pub fn marks(&self) -> &[Mark] {
         &self.marks
     }

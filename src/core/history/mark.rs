@@ -12,7 +12,7 @@ const LONGEST: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Mark {
-    /// When it happened.
+    /// The time at which it happened.
     #[serde(serialize_with = "at")]
     pub at: Timestamp,
     /// What happened, in one word: `start`, `stop`, `pause`, `resume`, `resize`, or a word of the program's own.

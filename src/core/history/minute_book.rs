@@ -17,7 +17,7 @@ const MOST_MINUTES: usize = 15;
 /// How many tenants are told apart in one minute.
 const MOST_TENANTS: usize = 200;
 
-/// What happened to the tasks of one queue, by the minute.
+/// The counts of what happened to the tasks of one queue, by the minute.
 #[derive(Clone, Debug, Default)]
 pub struct MinuteBook {
     /// The oldest one first.
@@ -33,12 +33,12 @@ struct Minute {
     waits: WaitSpread,
 }
 
-/// What happened in one minute, by task and by tenant. Tasks of no tenant are among the tasks only.
+/// The counts of one minute, by task and by tenant. Tasks of no tenant are among the tasks only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MinuteRows {
     /// The number of the minute.
     pub minute: u64,
-    /// By task.
+    /// The counts of each task, by its name.
     pub tasks: Vec<(Box<str>, HistoryCounts)>,
     /// By tenant, in the order of the names.
     pub tenants: Vec<(Box<str>, HistoryCounts)>,

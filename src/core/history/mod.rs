@@ -30,7 +30,7 @@ pub use minute_book::{MinuteBook, MinuteRows};
 pub use rows::{HistoryBy, HistoryFilter, HistoryRow, Rows};
 pub use wait_spread::WaitSpread;
 
-/// How long the history is kept.
+/// The time for which the history is kept.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The number of hours that are kept.
 pub const KEPT_HOURS: u64 = KEPT.as_secs() / 3600;
@@ -81,7 +81,7 @@ pub struct DurationTotals {
 }
 
 impl DurationTotals {
-    /// Records a duration.
+    /// Adds a duration to the totals.
     pub fn record(&mut self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.count = self.count.saturating_add(1);
@@ -96,7 +96,7 @@ impl DurationTotals {
         self.max_micros = self.max_micros.max(other.max_micros);
     }
 
-    /// How many durations were recorded.
+    /// Returns the number of durations that were recorded.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -106,7 +106,7 @@ impl DurationTotals {
         Duration::from_micros(self.sum_micros)
     }
 
-    /// The longest of them.
+    /// Returns the longest of the durations.
     pub fn max(&self) -> Duration {
         Duration::from_micros(self.max_micros)
     }
@@ -117,15 +117,15 @@ impl DurationTotals {
     }
 }
 
-/// What happened to some tasks in some time.
+/// The counts of what happened to some tasks in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HistoryCounts {
     /// Tasks that came to their queue; one that comes again is counted again.
     pub received: u64,
-    /// Starts.
+    /// The number of runs that started.
     pub started: u64,
-    /// Tasks that succeeded.
+    /// The number of tasks that succeeded.
     pub succeeded: u64,
     /// Tasks that failed for good, dead letters among them.
     pub failed: u64,
@@ -133,14 +133,14 @@ pub struct HistoryCounts {
     pub retried: u64,
     /// Tasks that were revoked or had expired.
     pub revoked: u64,
-    /// How long tasks waited for their first start: time-to-start.
+    /// The times for which tasks waited for their first start: time-to-start.
     pub waits: DurationTotals,
-    /// How long the runs took, however they ended.
+    /// The times that the runs took, however they ended.
     pub runs: DurationTotals,
 }
 
 impl HistoryCounts {
-    /// Counts an event.
+    /// Counts an event of a task.
     pub fn count(&mut self, event: HistoryEvent<'_>) {
         match event {
             HistoryEvent::Received => self.received += 1,
@@ -177,7 +177,7 @@ impl HistoryCounts {
         self.runs.add(&other.runs);
     }
 
-    /// Whether nothing was counted.
+    /// Says whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

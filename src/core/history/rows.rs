@@ -10,7 +10,7 @@ use super::{HistoryCounts, Hour, WaitSpread, hour_of, minute_begins, minute_of};
 use crate::core::Timestamp;
 use crate::core::json_time::{iso, millis, optional_millis};
 
-/// What the rows of a history tell apart.
+/// The kind of things that the rows of a history tell apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HistoryBy {
@@ -34,7 +34,7 @@ pub struct HistoryFilter {
     pub until: Timestamp,
     /// The length of a step in whole minutes, one at least. Steps begin at multiples of their length after 1970, in UTC.
     pub step: Duration,
-    /// What the rows tell apart.
+    /// The kind of things that the rows tell apart.
     pub by: HistoryBy,
     /// The only queue that counts.
     pub queue: Option<String>,
@@ -42,7 +42,7 @@ pub struct HistoryFilter {
     pub name: Option<String>,
 }
 
-/// What happened to a queue, a task or a tenant in one step.
+/// The counts of a queue, a task or a tenant in one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryRow {
     /// The beginning of the step.
@@ -50,9 +50,9 @@ pub struct HistoryRow {
     /// The name of the queue, the task or the tenant; [`OTHER`](crate::core::accounts::OTHER) for all that are not told
     /// apart; empty if the rows tell nothing apart.
     pub name: String,
-    /// What happened.
+    /// The counts of what happened.
     pub counts: HistoryCounts,
-    /// How the waits for first starts were spread, if the rows are those of queues, or of all. What was written before this was
+    /// The spread of the waits for first starts, if the rows are those of queues, or of all. What was written before this was
     /// kept has none.
     pub waits: WaitSpread,
 }
@@ -96,7 +96,7 @@ impl HistoryFilter {
 }
 
 impl Rows {
-    /// No rows yet.
+    /// Makes a collection that has no rows yet.
     pub fn new(filter: HistoryFilter) -> Self {
         Self { filter, rows: BTreeMap::new() }
     }

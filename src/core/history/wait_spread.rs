@@ -21,7 +21,7 @@ const TO_A_DOUBLING: f64 = 4.0;
 pub struct WaitSpread(BTreeMap<u8, u64>);
 
 impl WaitSpread {
-    /// Records a wait.
+    /// Adds a wait to the spread.
     pub fn record(&mut self, wait: Duration) {
         let count = self.0.entry(bucket_of(wait)).or_default();
         *count = count.saturating_add(1);
@@ -36,12 +36,13 @@ impl WaitSpread {
         }
     }
 
-    /// Whether nothing was recorded.
+    /// Says whether no wait was recorded.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How long this share of the waits was at most, from 0 to 1: with 0.95 the 95th percentile. `None`: nothing was recorded.
+    /// Returns how long this share of the waits was at most, from 0 to 1: with 0.95 the 95th percentile. `None`: nothing was
+    /// recorded.
     pub fn percentile(&self, share: f64) -> Option<Duration> {
         let all = self.0.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
         // The first wait at least, and at most all of them.

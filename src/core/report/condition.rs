@@ -58,7 +58,7 @@ impl QueueCondition {
         }
     }
 
-    /// The word for it.
+    /// Returns the word for the condition.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Halted => "halted",

@@ -20,7 +20,7 @@ use crate::core::explanation::ExplanationScope;
 pub struct ReportFacts {
     /// When this was looked up.
     pub as_of: Timestamp,
-    /// The queues.
+    /// The figures of each queue.
     pub queues: Vec<QueueFigures>,
     /// The lanes that a failure has blocked.
     pub lanes: Vec<BlockedLane>,
@@ -30,7 +30,7 @@ pub struct ReportFacts {
     pub processes: Vec<ProcessFigures>,
     /// What has failed in a program as a whole, such as its broker.
     pub failures: Vec<ProgramFailure>,
-    /// Who was asked.
+    /// The programs that were asked.
     #[serde(skip)]
     pub scope: ExplanationScope,
 }
@@ -40,7 +40,7 @@ pub struct ReportFacts {
 #[serde(default)]
 #[non_exhaustive]
 pub struct QueueFigures {
-    /// The physical name.
+    /// The physical name of the queue.
     pub name: String,
     /// Whether somebody takes its tasks.
     pub service: QueueService,
@@ -53,7 +53,7 @@ pub struct QueueFigures {
     pub target: Option<Duration>,
     /// The number of its worker slots.
     pub workers: usize,
-    /// How many tasks run.
+    /// The number of tasks that run.
     pub running: usize,
     /// How many tasks could start now.
     pub ready: u64,
@@ -141,7 +141,7 @@ pub enum QueueService {
 #[serde(default)]
 #[non_exhaustive]
 pub struct TopTenant {
-    /// Its name.
+    /// The name of the tenant.
     pub tenant: String,
     /// How many of its tasks could start and are not with workers.
     pub ready: u64,
@@ -158,7 +158,7 @@ pub struct LongestRun {
     pub id: String,
     /// The name of its task.
     pub task: String,
-    /// Since when it runs.
+    /// The time at which the run started.
     pub since: Timestamp,
 }
 
@@ -169,7 +169,7 @@ pub struct LongestRun {
 pub struct BlockedLane {
     /// The scope of its serial key.
     pub scope: String,
-    /// The serial key.
+    /// The serial key of the lane.
     pub key: String,
     /// The queue of the first task that waits for it, if that is known.
     pub queue: Option<String>,
@@ -188,7 +188,7 @@ pub struct BlockedLane {
 #[serde(default)]
 #[non_exhaustive]
 pub struct BrakeFigures {
-    /// Its id.
+    /// The id of the brake.
     pub id: String,
     /// What it does, in words.
     pub action: String,
@@ -203,7 +203,7 @@ pub struct BrakeFigures {
 pub struct ProcessFigures {
     /// The name by which the fleet knows it, if it is in one.
     pub node: Option<String>,
-    /// Its process id.
+    /// The id of the process.
     pub pid: u32,
     /// How many worker slots it has.
     pub workers: usize,
@@ -218,7 +218,7 @@ pub struct ProcessFigures {
 pub struct ProgramFailure {
     /// The name by which the fleet knows the program, if it is in one.
     pub node: Option<String>,
-    /// The error.
+    /// The text of the error.
     pub error: String,
 }
 

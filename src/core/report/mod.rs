@@ -47,7 +47,7 @@ pub struct Diagnosis {
 pub struct Finding {
     /// The queue; `None`: it is about a program as a whole, or about a lane whose queue is not known.
     pub queue: Option<String>,
-    /// How the queue is.
+    /// The condition of the queue, if the finding is about one.
     pub condition: Option<QueueCondition>,
     /// Since when that is so, if it can be said.
     #[serde(serialize_with = "crate::core::json_time::optional_iso")]
@@ -60,7 +60,7 @@ pub struct Finding {
     pub ruled_out: Vec<RuledOutCause>,
 }
 
-/// What causes a finding.
+/// The cause of a finding.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FindingCause {

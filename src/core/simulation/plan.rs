@@ -19,12 +19,12 @@ pub struct SlotPlan {
     pub weights: Vec<(String, TenantWeight)>,
 }
 
-/// A pool of slots.
+/// A pool of slots in a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedPool {
     /// The name of the pool; that of the queue if one queue has it for itself.
     pub name: String,
-    /// Whether queues share it.
+    /// Whether several queues share the pool.
     pub is_shared: bool,
     /// How many slots it has, and what it keeps free.
     pub rules: SlotRules,

@@ -53,12 +53,12 @@ struct RecordedRun {
 }
 
 impl RecordedRuns {
-    /// How many runs there are.
+    /// Returns the number of runs.
     pub fn len(&self) -> usize {
         self.runs.len()
     }
 
-    /// Whether there are none.
+    /// Says whether no run was recorded.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }

@@ -26,7 +26,7 @@ pub struct StartTimes {
     /// The wait that 95 of 100 do not exceed.
     #[serde(rename = "p95_ms", serialize_with = "crate::core::json_time::millis")]
     pub p95: Duration,
-    /// The longest wait.
+    /// The longest wait of a task.
     #[serde(rename = "max_ms", serialize_with = "crate::core::json_time::millis")]
     pub max: Duration,
     /// The share of them that waited no longer than the queue promises, from 0 to 1. Of none it is 1.
@@ -79,7 +79,7 @@ pub struct SimulatedPool {
     pub busy: Option<f64>,
 }
 
-/// What a simulation says.
+/// The outcome of a simulation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SimulationReport {

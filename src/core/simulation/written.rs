@@ -23,11 +23,11 @@ pub struct LoadRow {
     pub task: String,
     /// The tenant on whose behalf they run; empty: there is none.
     pub tenant: String,
-    /// Their priority.
+    /// The priority of the tasks.
     pub priority: u8,
     /// From when they come, counted from the beginning of the load.
     pub from: Duration,
-    /// How they come.
+    /// The times at which the tasks come.
     pub coming: Coming,
     /// How long their runs take.
     pub takes: RunLength,

@@ -70,8 +70,8 @@ impl Slots {
         self.seen.set_outside(queue, known);
     }
 
-    /// How many tasks of its own line are before a waiting task. `None`: it does not wait for a slot here. O(n) in the tasks of
-    /// the queue.
+    /// Counts the tasks of its own line that are before a waiting task. `None`: it does not wait for a slot here. O(n) in the
+    /// tasks of the queue.
     pub fn place_of(&self, queue: usize, tag: u64) -> Option<usize> {
         let mut lines = self.queues.get(queue)?.lines.values();
         lines.find_map(|line| line.items.iter().position(|(_, item)| item.tag == tag))

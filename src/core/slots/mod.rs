@@ -64,34 +64,34 @@ pub use self::forward::ForwardPool;
 pub use self::reason::SlotHold;
 pub use self::tenant::TenantWeight;
 
-/// How many slots a pool has, and what it keeps free.
+/// The rules of a pool: the number of its slots, and what it keeps free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotRules {
-    /// The number of slots.
+    /// The number of slots that the pool has.
     pub slots: usize,
-    /// How many slots are kept free for promises that are tighter than a long task's own. `None`: as many as such urgent
-    /// tasks have needed in the last week.
+    /// The number of slots that are kept free for promises that are tighter than a long task's own. `None`: as many as such
+    /// urgent tasks have needed in the last week.
     pub reserve: Option<usize>,
-    /// How many slots one tenant leaves to others while any are about. `None`: a fifth, rounded up, of a pool of three slots or
-    /// more.
+    /// The number of slots that one tenant leaves to others while any are about. `None`: a fifth, rounded up, of a pool of three
+    /// slots or more.
     pub room: Option<usize>,
 }
 
-/// What a queue promises, and what it is guaranteed.
+/// The terms of a queue in its pool: what it promises, and what it is guaranteed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueTerms {
-    /// The promised longest time-to-start.
+    /// The longest time-to-start that the queue promises.
     pub target: Duration,
     /// The number of runs up to which the queue comes before others.
     pub min_workers: usize,
-    /// How long a run takes mostly, as somebody has stated it.
+    /// The time that a run takes mostly, as somebody has stated it.
     pub typical: Option<Duration>,
 }
 
 /// A task that waits in a queue, as the queue brings it.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitingTask<'a> {
-    /// What the queue knows the task by. Of two tasks of one queue it differs.
+    /// The tag by which the queue knows the task. Of two tasks of one queue it differs.
     pub tag: u64,
     /// The tenant on whose behalf the task runs.
     pub tenant: Option<&'a str>,
@@ -108,13 +108,13 @@ pub struct WaitingTask<'a> {
 pub struct SlotGrant {
     /// The number of the run. No other run of the pool ever has it.
     pub run: u64,
-    /// What the queue knows the task by.
+    /// The tag by which the queue knows the task.
     pub tag: u64,
     /// From when its waiting counted for the promise of its queue.
     pub counts_from: Timestamp,
 }
 
-/// What of the waiting in a queue counts for its promise.
+/// The part of the waiting in a queue that counts for its promise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CountedWaits {
     /// From when the waiting counts of the task that has waited longest. `None`: none counts.
@@ -168,7 +168,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// A pool without queues.
+    /// Makes a pool that has no queues yet.
     pub fn new(rules: SlotRules) -> Self {
         Self {
             rules: SlotRules { slots: rules.slots.max(1), ..rules },
@@ -359,7 +359,7 @@ impl Slots {
         self.line_up(queue, tenant, key, item, now);
     }
 
-    /// As [`bring_back`](Self::bring_back), of all that gates hold of a queue.
+    /// Brings back, as [`bring_back`](Self::bring_back) does, all that gates hold of a queue.
     pub fn bring_all_back(&mut self, queue: usize, free_since: Timestamp, now: Timestamp) {
         let Some(of) = self.queues.get(queue) else { return };
         let tags: Vec<u64> = of.held.keys().copied().collect();
@@ -401,7 +401,7 @@ impl Slots {
         }
     }
 
-    /// When somebody should ask for [grants](Self::dispatch) although nothing has happened: a tenant may take the room then
+    /// Says when somebody should ask for [grants](Self::dispatch) although nothing has happened: a tenant may take the room then
     /// that it leaves to others now.
     pub fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
         let crowding = self.large.iter().filter(|tenant| self.tenants.accounts[**tenant].is_crowding);
@@ -414,7 +414,7 @@ impl Slots {
         self.contending > 0
     }
 
-    /// The number of slots.
+    /// Returns the number of slots of the pool.
     pub fn slots(&self) -> usize {
         self.rules.slots
     }
@@ -430,8 +430,8 @@ impl Slots {
         self.queues.iter().map(|queue| queue.waiting + queue.held.len()).sum()
     }
 
-    /// What of the waiting in a queue counts, as of the last [`dispatch`](Self::dispatch): that of tasks that gates hold does not,
-    /// nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the queue.
+    /// Says what of the waiting in a queue counts, as of the last [`dispatch`](Self::dispatch): that of tasks that gates hold
+    /// does not, nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the queue.
     pub fn counted_waits(&self, queue: usize) -> CountedWaits {
         let Some(of) = self.queues.get(queue) else { return CountedWaits::default() };
         let is_owed = |tenant: &usize| self.tenants.accounts[*tenant].owed == Owed::Yes;

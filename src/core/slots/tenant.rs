@@ -43,7 +43,7 @@ pub(super) fn moved(from: Spent, to: Spent) -> Spent {
     if to >= from { from + (to - from) / 5 } else { from - (from - to) / 5 }
 }
 
-/// How much of the slots a tenant gets beside others: with twice the weight, twice as much. 1 unless stated.
+/// The share of the slots that a tenant gets beside others: with twice the weight, twice as much. 1 unless stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantWeight(u64);
 

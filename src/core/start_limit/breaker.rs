@@ -24,7 +24,7 @@ pub struct Breaker {
     pub of: u32,
     /// The first pause. After each further failure the pause is twice as long.
     pub pause: Duration,
-    /// The longest pause.
+    /// The longest pause that repeated failures lead to.
     pub longest: Duration,
 }
 

@@ -26,7 +26,7 @@ pub struct LimitFigures {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct KeyFigures {
-    /// Whose counts they are.
+    /// The key to which the counts belong.
     pub key: LimitKey,
     /// How many runs are under way.
     pub running: u32,

@@ -150,7 +150,7 @@ impl StartLimiter {
         Self { limit, keeping, keys: HashMap::new(), swept_at: None }
     }
 
-    /// What is allowed.
+    /// Returns the limit that this limiter keeps.
     pub fn limit(&self) -> &StartLimit {
         &self.limit
     }

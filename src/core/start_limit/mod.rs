@@ -53,7 +53,7 @@ pub struct StartLimit {
 }
 
 impl StartLimit {
-    /// Whether it limits nothing.
+    /// Says whether the limit limits nothing.
     pub fn is_empty(&self) -> bool {
         let Self { rate, max_running, daily, hours, breaker, .. } = self;
         rate.is_none() && max_running.is_none() && daily.is_none() && hours.is_none() && breaker.is_none()

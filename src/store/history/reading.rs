@@ -29,7 +29,7 @@ pub struct History {
 pub struct HistoryMark {
     /// The name of the process.
     pub node: String,
-    /// The mark.
+    /// The mark that was found.
     #[serde(flatten)]
     pub mark: Mark,
 }

@@ -33,8 +33,8 @@ use wire::RpcChannel;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RpcOptions {
-    /// How long results are kept that do not state their own time, and how long the reply queue outlives a program
-    /// that never consumed it. Celery's `result_expires`. Default one day.
+    /// The time for which results are kept that do not state their own, and how long the reply queue outlives a program that
+    /// never consumed it. Celery's `result_expires`. Default one day.
     pub result_expires: Duration,
     /// Whether results on their way survive a restart of RabbitMQ. Celery's `result_persistent`. Default false.
     pub persistent: bool,
@@ -43,7 +43,7 @@ pub struct RpcOptions {
     /// The most bytes that these results take together, as text. When there are more, the oldest goes; the one that came
     /// last always stays. Default 256 MiB.
     pub max_result_bytes: usize,
-    /// How long a result that is sent may wait for RabbitMQ. Default 10 s.
+    /// The time for which a result that is sent may wait for RabbitMQ. Default 10 s.
     pub patience: Duration,
     /// For `rpcs://` and `amqps://`: a PEM file with the certificate authorities that servers are checked against.
     /// Default: the system's.

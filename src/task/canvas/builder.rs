@@ -291,12 +291,12 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// The same canvas with a result of any type, as the text that its task wrote.
+    /// Makes the same canvas with a result of any type, as the text that its task wrote.
     pub fn untyped(self) -> Canvas {
         Canvas { node: self.node, error: self.error, output: PhantomData }
     }
 
-    /// The same canvas with a result of the type `P`, which the program has to know.
+    /// Makes the same canvas with a result of the type `P`, which the program has to know.
     pub fn returns<P>(self) -> Canvas<P> {
         Canvas { node: self.node, error: self.error, output: PhantomData }
     }

@@ -176,8 +176,8 @@ impl Console {
         self
     }
 
-    /// As [`authorize`](Self::authorize), for a function that has to ask somebody else first, such as a database. All that a
-    /// page needs to know is asked at once, so the function should remember for a moment who the user is.
+    /// Sets the hook as [`authorize`](Self::authorize) does, for a function that has to ask somebody else first, such as a
+    /// database. All that a page needs to know is asked at once, so the function should remember for a moment who the user is.
     #[must_use]
     pub fn authorize_async<F, Fut, A>(mut self, hook: F) -> Self
     where

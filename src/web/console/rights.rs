@@ -53,7 +53,7 @@ pub enum Permission {
 }
 
 impl Permission {
-    /// All that there are.
+    /// All permissions that there are.
     pub const ALL: [Self; 15] = [
         Self::See,
         Self::Pause,

@@ -8,7 +8,7 @@ use actix_web::HttpRequest;
 
 use crate::task::TaskId;
 
-/// What a request wants to do with a task.
+/// The action that a request wants to do with a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {

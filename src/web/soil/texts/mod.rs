@@ -54,12 +54,12 @@ pub struct Language {
 }
 
 impl Language {
-    /// English, the default.
+    /// Makes the texts in English, which are the default.
     pub fn english() -> Self {
         Self::of("en", english::say)
     }
 
-    /// French.
+    /// Makes the texts in French.
     pub fn french() -> Self {
         Self::of("fr", french::say)
     }
