@@ -11,17 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::ExchangeKind;
-use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use super::fleet_events::receiver_queue;
 use super::link::{LinkState, LiveConnection, ReconnectPause};
-use super::topology::{broken, short};
-use super::{AmqpInner, clock, table};
+use super::topology::broken;
+use super::{AmqpInner, clock};
 use crate::broker::BrokerError;
-use crate::task::TaskId;
 
 /// The routing key of the events by which workers stand for election.
 const KEY: &str = "worker.elect";
@@ -51,24 +50,12 @@ pub(super) async fn attend(shared: Arc<AmqpInner>) {
 
 /// Acknowledges on one connection, until that is gone.
 async fn follow(shared: &Arc<AmqpInner>, up: &LiveConnection) -> Result<(), BrokerError> {
-    let none = FieldTable::default;
-    let exchange = short(&shared.options.event_exchange)?;
-    let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
-    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none());
-    declared.await.map_err(|e| broken(&e))?;
-    // The names and arguments of the queues of Celery's receivers.
-    let queue = short(&format!("{}.{}", shared.options.event_queue_prefix, TaskId::new()))?;
-    let options =
-        QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let arguments = table::to_table(shared.options.event_queue_arguments());
-    let declared = channel.queue_declare(queue.clone(), options, arguments);
-    declared.await.map_err(|e| broken(&e))?;
-    let bound = channel.queue_bind(queue.clone(), exchange, KEY.into(), QueueBindOptions::default(), none());
-    bound.await.map_err(|e| broken(&e))?;
+    let (channel, queue) = receiver_queue(shared, up, KEY).await?;
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut candidacies =
-        channel.basic_consume(queue, "".into(), no_ack, none()).await.map_err(|e| broken(&e))?;
+    let mut candidacies = channel
+        .basic_consume(queue, "".into(), no_ack, FieldTable::default())
+        .await
+        .map_err(|e| broken(&e))?;
     let seats = Arc::new(Semaphore::new(AT_A_TIME));
     while let Some(delivery) = candidacies.next().await {
         let delivery = delivery.map_err(|e| broken(&e))?;

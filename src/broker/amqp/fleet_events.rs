@@ -10,7 +10,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer, ExchangeKind};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -91,25 +91,36 @@ async fn attend(
     }
 }
 
-/// Makes a queue for all events on one connection, and consumes it.
-async fn subscribe(shared: &AmqpInner, up: &LiveConnection) -> Result<(Channel, Consumer), BrokerError> {
+/// Opens a channel, and declares a queue of this process alone for the events with this routing key. The queue has the name and the
+/// arguments of the queues of Celery's receivers.
+pub(super) async fn receiver_queue(
+    shared: &AmqpInner,
+    up: &LiveConnection,
+    key: &str,
+) -> Result<(Channel, ShortString), BrokerError> {
     let none = FieldTable::default;
     let exchange = short(&shared.options.event_exchange)?;
     let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none());
     declared.await.map_err(|e| broken(&e))?;
-    // The names and arguments of the queues of Celery's receivers.
     let queue = short(&format!("{}.{}", shared.options.event_queue_prefix, TaskId::new()))?;
     let options =
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let arguments = table::to_table(shared.options.event_queue_arguments());
     let declared = channel.queue_declare(queue.clone(), options, arguments);
     declared.await.map_err(|e| broken(&e))?;
-    let bound = channel.queue_bind(queue.clone(), exchange, ALL.into(), QueueBindOptions::default(), none());
+    let bound = channel.queue_bind(queue.clone(), exchange, short(key)?, QueueBindOptions::default(), none());
     bound.await.map_err(|e| broken(&e))?;
+    Ok((channel, queue))
+}
+
+/// Makes a queue for all events on one connection, and consumes it.
+async fn subscribe(shared: &AmqpInner, up: &LiveConnection) -> Result<(Channel, Consumer), BrokerError> {
+    let (channel, queue) = receiver_queue(shared, up, ALL).await?;
     channel.basic_qos(AT_A_TIME, BasicQosOptions::default()).await.map_err(|e| broken(&e))?;
-    let consume = channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), none());
+    let consume =
+        channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let consumer = consume.await.map_err(|e| broken(&e))?;
     Ok((channel, consumer))
 }

@@ -73,6 +73,13 @@ impl ConsoleVisit {
         queues().all(|(queue, tenant)| self.viewer.sees_task(queue, tenant))
     }
 
+    /// The choices of a field for a queue, each with its value and its text: any queue, or one that the viewer may see.
+    pub(super) fn queue_choices(&self) -> Vec<(&str, &str)> {
+        let names = self.console.celeriac.catalogue().queues.iter().map(|row| row.name.as_str());
+        let seen = names.filter(|name| self.viewer.sees(name)).map(|name| (name, name));
+        std::iter::once(("", "any queue")).chain(seen).collect()
+    }
+
     /// What leads to a place in a list of tasks: the place itself, if whoever looks may see all that it may tell of.
     pub(super) fn sealed(&self, place: String) -> String {
         if self.viewer.sees_all() { place } else { self.console.shared.places.seal(place) }

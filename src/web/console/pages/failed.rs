@@ -135,19 +135,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 }
 
 fn form(visit: &ConsoleVisit, query: &TaskQuery, kind: Option<&str>) -> Markup {
-    let queues: Vec<(&str, &str)> = [("", "any queue")]
-        .into_iter()
-        .chain(
-            visit
-                .console
-                .celeriac
-                .catalogue()
-                .queues
-                .iter()
-                .map(|row| (row.name.as_str(), row.name.as_str())),
-        )
-        .filter(|(name, _)| name.is_empty() || visit.viewer.sees(name))
-        .collect();
+    let queues = visit.queue_choices();
     let kinds = [("", "all"), ("failed", "failed tasks"), ("dead", "dead letters")];
     html! {
         form class="filters" action=(visit.href(&ScreenAddress::of(PageName::Failed))) {

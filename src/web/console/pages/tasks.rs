@@ -78,19 +78,7 @@ async fn known_id(visit: &ConsoleVisit, text: &str) -> Result<bool, ConsoleProbl
 }
 
 fn form(visit: &ConsoleVisit, query: &TaskQuery) -> Markup {
-    let queues: Vec<(&str, &str)> = [("", "any queue")]
-        .into_iter()
-        .chain(
-            visit
-                .console
-                .celeriac
-                .catalogue()
-                .queues
-                .iter()
-                .map(|row| (row.name.as_str(), row.name.as_str())),
-        )
-        .filter(|(name, _)| name.is_empty() || visit.viewer.sees(name))
-        .collect();
+    let queues = visit.queue_choices();
     let standings = [
         ("", "any"),
         ("ready", "ready"),
