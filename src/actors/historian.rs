@@ -30,7 +30,7 @@ use crate::task::clock::now;
 const ROUND: Duration = Duration::from_secs(60);
 /// How long the queues may take to hand in what they have counted when the program ends.
 const AT_THE_END: Duration = Duration::from_millis(200);
-/// So many hours keep all their rows in memory while the notes cannot be written; of older ones only sums are kept.
+/// The most hours that keep all their rows in memory while the notes cannot be written; of older ones only sums are kept.
 const WHOLE_HOURS: usize = 3;
 
 /// What the historian is made of. It outlives the actor, which the root builds from it each time.

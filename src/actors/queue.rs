@@ -82,7 +82,7 @@ const MOST_COUNTED: usize = 1_000;
 /// The actor of one queue. What must survive it is in `retained`; all other state begins anew with its successor.
 pub(crate) struct Queue {
     row: QueueRow,
-    /// How the child processes of its workers are to be; `None`: its bodies run in this process.
+    /// The settings of the child processes of its workers; `None`: its bodies run in this process.
     children: Option<Arc<ChildSettings>>,
     runtime: Arc<Runtime>,
     backlog: core::RunQueue<Delivery>,
@@ -97,7 +97,7 @@ pub(crate) struct Queue {
     /// next start is not counted once more.
     counted: HashSet<TaskId>,
     restarts: Restarts,
-    /// What the queue counts.
+    /// The statistics of the queue.
     stats: QueueStats,
     /// The starts of its tasks, by which an operator sees what a brake would have held.
     starts: Option<StartsOfQueue>,
@@ -106,7 +106,7 @@ pub(crate) struct Queue {
     /// What the queue has seen of the tasks that wait in the broker.
     seen: SeenBacklog,
     consumer: Option<Box<dyn Consumer>>,
-    /// What the gates keep from starting.
+    /// The tasks that the gates keep from starting.
     held_back: HeldBack,
     load: LoadWatch,
     pools: Arc<SlotPools>,
@@ -139,7 +139,7 @@ struct GivenRun {
     started_at: Timestamp,
     /// The process that runs the body.
     pid: u32,
-    /// Where its task is in the accounts.
+    /// The place of its task in the accounts.
     account: TaskPlace,
     /// What the gates counted for it, which they get back when this drops.
     admission: GateAdmission,

@@ -32,7 +32,7 @@ pub(super) struct CountedStart<'a> {
     /// The name of the task, which is one of this program.
     pub(super) task: &'static str,
     pub(super) tenant: Option<&'a str>,
-    /// How long the task waited.
+    /// The time for which the task waited.
     pub(super) wait: Duration,
     /// Whether it never started before, so that its waiting is its time-to-start.
     pub(super) is_first: bool,

@@ -34,7 +34,7 @@ pub(super) struct RetainedState {
     /// Whether the queue takes nothing from the broker.
     cancelled: AtomicBool,
     pub(super) stuck: Arc<Stuck>,
-    /// What the last actor of the queue has counted. The living one has taken it.
+    /// The statistics of the last actor of the queue. The living one has taken it.
     stats: Mutex<Option<Box<QueueStats>>>,
 }
 

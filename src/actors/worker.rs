@@ -38,13 +38,13 @@ pub(super) struct Worker {
     pub(super) queue: Addr<Queue>,
     pub(super) name: String,
     pub(super) slot: usize,
-    /// How many workers the queue had hired up to this one. It tells a worker from the later ones on its slot.
+    /// The number of workers that the queue had hired up to this one. It tells a worker from the later ones on its slot.
     pub(super) generation: u64,
     pub(super) runtime: Arc<Runtime>,
     /// Cancelling it ends the worker's run at once and hands the task back to the broker.
     pub(super) force: Arc<CancellationToken>,
     pub(super) run_loop: Rc<RunLoop>,
-    /// How the worker's child process is to be; `None`: it has none.
+    /// The settings of the worker's child process; `None`: it has none.
     pub(super) children: Option<Arc<ChildSettings>>,
     pub(super) child: Option<Arc<ChildProcess>>,
 }

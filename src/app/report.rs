@@ -22,7 +22,7 @@ use crate::task::clock::now;
 
 /// How long lanes, brakes and tenants may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// So many lanes that are not idle are looked at.
+/// The most lanes that are looked at, of those that are not idle.
 const LANES: usize = 500;
 /// The most blocked lanes that are named.
 const BLOCKED: usize = 50;

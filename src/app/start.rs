@@ -16,7 +16,7 @@ use crate::task::clock::now;
 
 /// The name that a catalogue has by custom.
 const CUSTOMARY: &str = "celeriac.toml";
-/// So many ticks are told at the start: the next ones.
+/// The number of ticks that are told at the start: the next ones.
 const TICKS: usize = 3;
 /// The variable by which the crate `blocking` is told how many threads it may have, and the number without it.
 const THREADS: (&str, usize) = ("BLOCKING_MAX_THREADS", 500);

@@ -118,10 +118,10 @@ pub(super) struct SetArgs {
     /// The id of the brake. One of the same id is replaced. Without it, the brake gets one.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// Who sets it.
+    /// The name of whoever sets it.
     #[arg(long, value_name = "NAME", env = "USER")]
     owner: Option<String>,
-    /// Why.
+    /// The reason for the brake.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// How long it lasts, such as `15m` or `1h30m`. Without it, until somebody takes it away.

@@ -15,7 +15,7 @@ use crate::catalogue::one_line;
 use crate::core::{Timestamp, instant};
 use crate::protocol::repr;
 
-/// So many tasks are remembered with their names, which only the first event of a task has.
+/// The most tasks that are remembered with their names, which only the first event of a task has.
 const REMEMBERED: usize = 10_000;
 /// The last second of the year 9999.
 const LATEST: f64 = 253_402_300_799.0;

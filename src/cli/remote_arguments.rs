@@ -16,7 +16,7 @@ struct RemoteCommand {
     name: &'static str,
     arguments: &'static [(&'static str, ArgumentKind)],
     rest: Option<&'static str>,
-    /// So many arguments must be there.
+    /// The number of arguments that must be there.
     least: usize,
 }
 

@@ -87,7 +87,7 @@ impl Bell {
         }
     }
 
-    /// The groups for which it was rung since it was asked last, each with the time.
+    /// Takes the groups for which it was rung since it was asked last, each with the time.
     pub(crate) fn take(&self) -> Vec<(u64, Timestamp)> {
         std::mem::take(&mut *self.rung.lock())
     }

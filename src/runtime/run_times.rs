@@ -47,16 +47,16 @@ pub(crate) struct RunTimeKeeper {
     rounds: tokio::sync::Mutex<Rounds>,
 }
 
-/// What is known. Together it is what all processes have measured.
+/// The books of run times. Together it is what all processes have measured.
 #[derive(Default)]
 struct RunTimeBooks {
-    /// What the note of this process says.
+    /// The run times that the note of this process has.
     kept: RunTimeBook,
-    /// What the notes of others say.
+    /// The run times that the notes of others have.
     others: RunTimeBook,
-    /// What is being written into the note of this process.
+    /// The run times that are being written into the note of this process.
     in_flight: Arc<RunTimeBook>,
-    /// What is not written yet.
+    /// The run times that are not written yet.
     pending: RunTimeBook,
 }
 
@@ -69,7 +69,7 @@ struct Rounds {
     written_at: Timestamp,
     /// What was written, although nobody knows whether it is there: the text, and the book in it.
     unsure: Option<(String, RunTimeBook)>,
-    /// So many rounds do not read what others have written.
+    /// The number of rounds that do not read what others have written.
     rest: usize,
 }
 

@@ -57,7 +57,7 @@ impl Queue {
         self.stats.forecasts.sample(tag, line, runs, now);
     }
 
-    /// When a task starts that has so many before it, in a queue without a pool.
+    /// Forecasts when a task starts that has this many before it, in a queue without a pool.
     pub(super) fn forecast(&mut self, ahead: u64, priority: u8, now: Timestamp) -> StartForecast {
         let line = self.line(ahead, priority);
         let runs = self.runs.values();

@@ -137,7 +137,7 @@ pub(crate) enum Steer {
     Range(WorkerRange),
     /// Have as many worker slots as the row states, and follow the load if it says so.
     AsStated { workers: usize, range: Option<WorkerRange> },
-    /// So many workers more, or fewer, but one at least.
+    /// Changes the number of workers by this many; one at least is left.
     Grow(isize),
     /// Take nothing more from the broker, and give back what has not started.
     CancelConsumer,

@@ -32,8 +32,8 @@ use crate::runtime::run::Report;
 use crate::task::clock::now;
 use crate::task::{HeldMark, Message, Next, State};
 
-/// So many deliveries more than its prefetch a queue takes at most while the gates hold back what it has, so that
-/// the tasks behind them come too. It holds no more than that, and puts back the rest.
+/// The most deliveries that a queue takes beyond its prefetch while the gates hold back what it has, so that the tasks behind
+/// them come too. It holds no more than that, and puts back the rest.
 pub(super) const MOST_HELD: usize = 1024;
 /// The longest pause before a group is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);

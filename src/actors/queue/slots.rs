@@ -22,7 +22,7 @@ use crate::task::{self, TaskId};
 pub(super) struct Released {
     pub(super) tag: u64,
     pub(super) delivery: Delivery,
-    /// What the gates have counted for it.
+    /// The counts that the gates have made for it.
     pub(super) admission: GateAdmission,
     /// Its slot, if the queue gets its slots from a pool.
     pub(super) permit: Option<SlotPermit>,

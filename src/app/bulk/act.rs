@@ -18,7 +18,7 @@ const CANCEL_PREFIX: &str = "bulk_cancel/";
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long after its end an act can be undone.
 const UNDO_FOR: Duration = Duration::from_secs(10 * 60);
-/// So many tasks more than twice those that were found an act may move, because some come back by themselves, such as retries.
+/// The most tasks that an act may move beyond twice those that were found, because some come back by themselves, such as retries.
 const SPARE: u64 = 1_024;
 /// The most tasks for which what undoes their change is kept at a time, of all acts together.
 pub const MOST_UNDOABLE: u64 = 100_000;

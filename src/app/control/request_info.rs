@@ -11,8 +11,8 @@ use crate::protocol::{keyword_repr, positional_repr};
 use crate::runtime::task_levers::shown_name;
 use crate::task::Message;
 
-/// So many bytes of arguments are shown as they are in one answer; those of further tasks are shown as texts of about
-/// a thousand characters. Replies of more than some hundred kilobytes make Flower slow.
+/// The most bytes of arguments that are shown as they are in one answer; those of further tasks are shown as texts of about a
+/// thousand characters. Replies of more than some hundred kilobytes make Flower slow.
 const ROOM: usize = 256 << 10;
 /// Celery's scheduler gives ETA tasks this priority.
 const ETA_PRIORITY: u8 = 6;

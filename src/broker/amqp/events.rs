@@ -37,13 +37,13 @@ use crate::task::{EventGroup, EventStream, TaskEvent};
 
 /// The time between two heartbeats, [`events::FREQ`].
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// So many events of tasks are published at once: those of some seventy tasks, and about a message full.
+/// The most events of tasks that are published at once: those of some seventy tasks, and about a message full.
 const BATCH: usize = 200;
 /// An event of a task waits this long for others that go with it.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
-/// So many messages are handed to the connection before it has written the first one.
+/// The most messages that are handed to the connection before it has written the first one.
 const AT_ONCE: usize = 64;
-/// So many events of tasks wait for RabbitMQ.
+/// The most events of tasks that wait for RabbitMQ.
 const MOST: usize = 10_000;
 /// How long RabbitMQ may take for one step.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ const SWITCH_PATIENCE: Duration = Duration::from_millis(500);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// How long an exchange that RabbitMQ refuses is not declared again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// So many commands wait; of more, Flower and others ask again anyway.
+/// The most commands that wait; of more, Flower and others ask again anyway.
 const COMMANDS: usize = 64;
 
 /// What the publisher of events is told to do.

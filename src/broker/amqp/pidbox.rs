@@ -38,7 +38,7 @@ const RESOURCE_LOCKED: u16 = 405;
 const LOOK: Duration = Duration::from_secs(1);
 /// A longer heartbeat than this counts as this one.
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
-/// So many heartbeats the name of this node is waited for, if its queue is locked.
+/// The number of heartbeats for which a locked queue of this node's name is waited for.
 const LOCKED_FOR: u32 = 2;
 /// The most requests that are obeyed at a time; further ones wait in RabbitMQ.
 const AT_A_TIME: usize = 16;

@@ -197,7 +197,7 @@ pub(super) struct WaitingRow {
     tag: Option<u64>,
 }
 
-/// Where a task is.
+/// The outcome of a search for the row of a task.
 pub(super) enum Sought {
     Here(WaitingRow),
     Busy,

@@ -34,7 +34,7 @@ pub(super) const MENDING: &str = "mending";
 pub(super) const MENDED: &str = "mended";
 /// A database that was damaged, put aside.
 const ASIDE: &str = "db.damaged";
-/// So much stays free beside the copy, in bytes.
+/// The bytes that stay free beside the copy.
 const SPARE: u64 = 64 << 20;
 /// What a log line names at most.
 const SHOWN: usize = 20;

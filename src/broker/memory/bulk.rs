@@ -72,7 +72,7 @@ struct WaitingMessage {
     tag: Option<u64>,
 }
 
-/// Where a task is.
+/// The outcome of a search for a waiting task.
 enum WaitingSearch {
     Here(WaitingMessage),
     Busy,

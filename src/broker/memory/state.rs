@@ -43,7 +43,7 @@ pub(super) struct MemoryState {
     pub(super) closed: bool,
     /// Is told of each message that waits here; tests set it.
     pub(super) on_waiting: Option<MessageObserver>,
-    /// What guards this state.
+    /// The lock that guards this state, with what wakes its timer.
     pub(super) guarded_by: Weak<MemoryInner>,
 }
 

@@ -6,7 +6,7 @@ use super::RunTimeFigures;
 use super::sketch::DurationSketch;
 use crate::core::Timestamp;
 
-/// Of so many runs mean and p95 are told. When there are more, all that were before count half.
+/// The number of runs of which mean and p95 are told. When there are more, all that were before count half.
 const MOST_WEIGHT: u64 = 1_024;
 
 /// The run times of one key. Durations are numbers of microseconds.

@@ -204,7 +204,7 @@ impl Speaker<'_> {
     }
 }
 
-/// So many tasks as the subject of a sentence, with their verb.
+/// Writes a number of tasks as the subject of a sentence, with their verb.
 fn tasks(BoundedCount { count, or_more }: BoundedCount) -> String {
     match (count, or_more) {
         (1, false) => "1 task is".to_owned(),

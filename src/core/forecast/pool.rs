@@ -22,7 +22,7 @@ pub const POOL_RUNS: usize = 10;
 /// The most starts, ends and arrivals of one such run.
 pub const MOST_STEPS: usize = 1_000;
 
-/// So many starts of a line say how it moves.
+/// The number of starts of a line that say how it moves.
 const TELLING: usize = 8;
 
 /// When the turn of a task of a pool comes.

@@ -20,7 +20,7 @@ const MOST_TENANTS: usize = 200;
 /// The counts of what happened to the tasks of one queue, by the minute.
 #[derive(Clone, Debug, Default)]
 pub struct MinuteBook {
-    /// The oldest one first.
+    /// The minutes, the oldest first.
     minutes: VecDeque<Minute>,
 }
 

@@ -94,7 +94,7 @@ impl RecordedRuns {
 /// Records runs until somebody takes them.
 #[derive(Clone, Debug, Default)]
 pub struct RunRecorder {
-    /// The oldest one first.
+    /// The recorded parts, the oldest first.
     parts: VecDeque<RecordedRuns>,
     /// The numbers of the names of the last part.
     numbers: HashMap<Box<str>, u16>,

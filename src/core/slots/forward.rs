@@ -20,7 +20,7 @@ use crate::core::{Timestamp, time};
 
 /// The tag of a task that did not wait when the copy was made. All others have their places in their lines as tags.
 const NEWCOMER: u64 = u64::MAX;
-/// So many tasks of a line are copied. Those behind them are counted.
+/// The most tasks of a line that are copied. Those behind them are counted.
 const MOST_OF_LINE: usize = 1_000;
 /// Time goes on with each arrival.
 const MOMENT: Duration = Duration::from_micros(1);

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// So many keys that are out of force are no burden.
+/// The number of keys out of force below which they are no burden.
 const SLACK: usize = 32;
 
 /// Keys of which some are in force.

@@ -15,7 +15,7 @@ use super::{QueueTerms, Slots};
 use crate::core::Timestamp;
 use crate::core::counted_wait::WaitTimes;
 
-/// So many lines that are gone leave their memory to lines to come.
+/// The most lines that are gone and leave their memory to lines to come.
 const MOST_SPARE: usize = 64;
 
 /// One queue of a pool.

@@ -16,7 +16,7 @@ use crate::core::Timestamp;
 /// The hours over which it is remembered how many slots urgent tasks have needed.
 const HOURS: usize = 7 * 24;
 const HOUR: u64 = 3_600_000_000;
-/// So much of an hour must be over before its use says something.
+/// The part of an hour that must be over before its use says something.
 const TELLING: u64 = HOUR / 12;
 
 /// The promises of the queues of a pool, the tightest first.

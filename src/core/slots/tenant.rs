@@ -246,7 +246,7 @@ impl TenantAccounts {
         }
     }
 
-    /// So much slot time was used. The floor rises as what a tenant has had rises that has its share of it.
+    /// Counts slot time that was used. The floor rises as what a tenant has had rises that has its share of it.
     pub(super) fn raise_floor(&mut self, took: Duration) {
         self.floor = self.floor.saturating_add(spent(micros(took), self.busy_weight));
     }

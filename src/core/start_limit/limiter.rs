@@ -25,7 +25,7 @@ use crate::core::token_bucket::{RateLimit, TokenBucket};
 
 /// The most keys of a limit that have counts of their own.
 pub const MOST_KEYS: usize = 10_000;
-/// So many counts are shared by the keys that have none of their own.
+/// The number of counts that the keys share which have none of their own.
 const TOGETHER: u64 = 1_024;
 /// Keys are forgotten no more often than this.
 const SWEEP: Duration = Duration::from_secs(1);

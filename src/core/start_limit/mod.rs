@@ -98,9 +98,9 @@ impl fmt::Display for StartLimit {
 pub enum LimitedBy {
     /// The rate, as it was stated.
     Rate(String),
-    /// So many runs are under way already.
+    /// As many runs as are allowed are under way already.
     Running(u32),
-    /// So many runs have started on this day already.
+    /// As many runs as are allowed have started on this day already.
     Daily(u32),
     /// It is none of the allowed hours.
     Hours(String),

@@ -182,7 +182,7 @@ const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "America/Havana", "Australia/L
 enum LimitStep {
     Start(u8),
     End(usize, RunEnd),
-    /// So many milliseconds pass.
+    /// Lets this many milliseconds pass.
     Pass(u64),
 }
 

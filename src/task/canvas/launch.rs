@@ -93,7 +93,7 @@ impl Launch {
         self.limits.check_bytes(self.calls.len(), self.bytes)
     }
 
-    /// So many bytes more.
+    /// Counts these bytes as well.
     fn take(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
     }

@@ -56,9 +56,9 @@ impl Drop for CountRun {
 /// A count as a page gets it.
 #[derive(Debug, PartialEq)]
 pub(super) enum Counted<T> {
-    /// It is over.
+    /// The count is over.
     Exact(Arc<T>),
-    /// It goes on.
+    /// The count goes on.
     GoesOn(CountingShare),
 }
 

@@ -21,7 +21,7 @@ use crate::task::clock::now;
 const FRESH: Duration = Duration::from_secs(2);
 /// The most tenants of a queue that are told apart: those with the most tasks.
 const MOST: usize = 10_000;
-/// Of so many tenants at most the program is asked whether somebody may see them who may not see their queues.
+/// The most tenants about which the program is asked whether somebody may see them who may not see their queues.
 const MOST_ASKED: usize = 500;
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -27,7 +27,7 @@ const CHUNK: usize = 512;
 const SPARES: usize = 1;
 /// The pause before the flusher looks again whether the disk has room, or whether the database has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// So much must be free beside what the rows of a memtable take, in bytes: the log and the merging of table files go on meanwhile.
+/// The bytes that must be free beside what the rows of a memtable take: the log and the merging of table files go on meanwhile.
 const SPARE_ROOM: u64 = 16 << 20;
 
 /// A memtable that waits to be written to the database.

@@ -35,7 +35,7 @@ impl Memtables {
         Self(Arc::new(RwLock::new(Stack { active, retired })))
     }
 
-    /// What the memtables know of a key: `None` if nothing, `Some(None)` if the row is deleted.
+    /// Looks a key up in the memtables: `None` if nothing, `Some(None)` if the row is deleted.
     pub(in super::super) fn get(&self, table: TableName, key: &[u8]) -> Option<Option<Slice>> {
         let stack = self.0.read();
         let newest_first = std::iter::once(&stack.active).chain(stack.retired.iter().rev());
