@@ -270,7 +270,7 @@ impl Queue {
             return;
         }
         let has_gates = self.runtime.has_gates();
-        if !has_gates {
+        if !has_gates && self.held_back.bell.is_some() {
             self.pass_by_gates();
         }
         while let Some(slot) = self.idle.last().copied()

@@ -77,7 +77,9 @@ pub(crate) async fn conclude(
     if is_settled {
         runtime.tell_ends(context.message_arc(), ends);
     }
-    context.release_download(ready.is_some());
+    if context.has_exposed() {
+        context.release_download(ready.is_some());
+    }
     runtime.progress_hub.changed(context.id());
     if report.is_over() && context.has_reported() {
         Box::pin(forget_states(context, runtime)).await;
@@ -94,7 +96,9 @@ pub(crate) async fn conclude(
 /// Moves the download of a task that has succeeded to its final place and names it in the record. Returns its facts.
 fn promote(verdict: &mut Verdict, context: &Context) -> Option<DownloadFacts> {
     let Verdict::Over(record) = verdict else { return None };
-    context.promote_download(record);
+    if context.has_exposed() {
+        context.promote_download(record);
+    }
     record.download.as_deref().map(|download| download.facts.clone())
 }
 

@@ -210,7 +210,9 @@ impl Context {
     /// Gives back the permits at the end of the run. With `again`, the message waits for another run, which will find
     /// the permit that was handed over.
     pub(crate) fn end_permits(&self, again: bool) {
-        let handed = HandedOver::of(self.message());
+        // A permit that was handed over travels in the headers.
+        let has_headers = !self.message().headers.0.is_empty();
+        let handed = if has_headers { HandedOver::of(self.message()) } else { None };
         if handed.is_some() || self.run.permits.get().is_some() {
             let permits = self.run.permits.get_or_init(Box::default);
             permits.end(handed, again, self.run.keeper.as_ref());

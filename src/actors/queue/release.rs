@@ -57,8 +57,8 @@ pub(super) struct HeldBack {
     pub(super) returns: ReturnTimes,
     /// How far the queue is with having them come back before that.
     pub(super) hastening: Hastening,
-    /// By this the gates tell that a group may start.
-    bell: Option<Arc<Bell>>,
+    /// By this the gates tell that a group may start. `None`: no gate was asked yet, so none holds anything.
+    pub(super) bell: Option<Arc<Bell>>,
     /// When a pump comes because a group is to be asked, and who sees to that.
     wake: Option<(Instant, JoinHandle<()>)>,
     /// How many deliveries more than its prefetch the queue takes.
