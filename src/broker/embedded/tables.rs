@@ -200,6 +200,12 @@ impl Tables {
         Rows::merged(self.layers.newest_first(), None, table, (Bound::Included(start), end))
     }
 
+    /// A handle that reads all tables as they are now, whatever is written later. It cannot write.
+    pub(super) fn as_of_now(&self) -> Self {
+        let (layers, cold) = self.layers.as_of_now(|| self.cold.as_of_now());
+        Self { log: None, layers, cold, ..self.clone() }
+    }
+
     /// Writes all of `parts` in one step and syncs them.
     pub(super) fn write(&self, parts: &[&Writes]) -> Result<(), BrokerError> {
         let Some(log) = &self.log else { return Err(BrokerError::Closed) };
@@ -219,7 +225,7 @@ impl Tables {
 
     /// The number of bytes that are in memory and in the log only and that will come to table files by and by.
     pub(super) fn to_be_flushed(&self) -> u64 {
-        self.layers.bytes().saturating_add(self.cold.to_be_flushed())
+        self.layers.alive().saturating_add(self.cold.to_be_flushed())
     }
 
     /// Writes all rows of the log to table files, and gives back the room that the log does not need then.

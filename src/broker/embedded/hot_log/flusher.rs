@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -27,14 +26,17 @@ const CHUNK: usize = 512;
 const SPARES: usize = 1;
 /// The pause before the flusher looks again whether the disk has room, or whether the database has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// So much must be free beside what the rows of a layer take, in bytes: the log and the merging of table files go on meanwhile.
-const SPARE_ROOM: u64 = 16 << 20;
+/// The least and the most that must be free beside what the rows of a layer take, in bytes: the log and the merging of table files
+/// go on meanwhile. The fewer rows are alive, the less it is, because the layer's file gives more room than the rows take.
+const LEAST_SPARE_ROOM: u64 = 1 << 20;
+const MOST_SPARE_ROOM: u64 = 16 << 20;
 
-/// A layer that waits to be written to the database.
+/// A segment that waits to be written to the database.
 pub(super) struct Retired {
-    pub(super) layer: SharedLayer,
+    /// Its layers, oldest first. There are several if a reader has had some of them frozen.
+    pub(super) layers: Vec<SharedLayer>,
     pub(super) segment: Segment,
-    /// What the database has of the log when it has this layer.
+    /// What the database has of the log when it has these layers.
     pub(super) mark: Flushed,
 }
 
@@ -98,12 +100,12 @@ impl FlushQueue {
     }
 
     fn write_layers(&self, cold: &Cold) {
-        while let Some((layer, mark)) = self.next(cold) {
-            let written = write(cold, &self.layers, &layer, mark);
+        while let Some((layers, mark)) = self.next(cold) {
+            let written = write(cold, &self.layers, &layers, mark);
             let mut state = self.state.lock();
             match written {
                 Ok(()) => {
-                    self.layers.drop_oldest();
+                    layers.iter().for_each(|_| self.layers.drop_oldest());
                     if let Some(Retired { mut segment, .. }) = state.retired.pop_front() {
                         segment.start_over();
                         state.spares.push(segment);
@@ -124,7 +126,7 @@ impl FlushQueue {
     }
 
     /// Waits for a retired layer, for room on the disk, and for the database to have caught up. `None`: it is time to stop.
-    fn next(&self, cold: &Cold) -> Option<(SharedLayer, Flushed)> {
+    fn next(&self, cold: &Cold) -> Option<(Vec<SharedLayer>, Flushed)> {
         let mut state = self.state.lock();
         loop {
             if state.stops || state.failed.is_some() {
@@ -134,8 +136,9 @@ impl FlushQueue {
                 self.changed.wait(&mut state);
                 continue;
             };
-            let (layer, mark) = (Arc::clone(&oldest.layer), oldest.mark);
-            let needed = layer.read().bytes() as u64 + SPARE_ROOM;
+            let (layers, mark) = (oldest.layers.clone(), oldest.mark);
+            let alive = layers.iter().map(|layer| layer.read().alive() as u64).sum::<u64>();
+            let needed = alive + alive.clamp(LEAST_SPARE_ROOM, MOST_SPARE_ROOM);
             let is_short = fs4::available_space(&self.dir).is_ok_and(|free| free < needed);
             let was_short = state.short.is_some();
             state.short = is_short.then(|| full_error(&self.dir));
@@ -143,7 +146,7 @@ impl FlushQueue {
                 self.changed.notify_all();
             }
             if !is_short && !cold.is_behind() {
-                return Some((layer, mark));
+                return Some((layers, mark));
             }
             // Background work that has failed would never catch up. To ask takes a lock that the database may hold for long.
             if let Err(error) = MutexGuard::unlocked(&mut state, || cold.check()) {
@@ -156,17 +159,28 @@ impl FlushQueue {
     }
 }
 
-/// Writes what the database needs of a layer, and then how far the log has come with it.
+/// Writes what the database needs of the layers of a segment, oldest first, and with the last one how far the log has come.
 pub(super) fn write(
     cold: &Cold,
     layers: &Layers,
-    layer: &SharedLayer,
+    segment: &[SharedLayer],
     mark: Flushed,
 ) -> Result<(), BrokerError> {
     // Background work may have failed since the last layer.
     cold.check()?;
-    let newer = layers.newer_than(layer);
-    cold.take(mark, |table| LiveRows { cold, newer: &newer, layer, table, read: VecDeque::new(), last: None })
+    for (nth, layer) in segment.iter().enumerate() {
+        let newer = layers.newer_than(layer);
+        let mark = (nth + 1 == segment.len()).then_some(mark);
+        cold.take(mark, |table| LiveRows {
+            cold,
+            newer: &newer,
+            layer,
+            table,
+            read: VecDeque::new(),
+            last: None,
+        })?;
+    }
+    Ok(())
 }
 
 /// The rows of a table of a layer that the database needs, in order.

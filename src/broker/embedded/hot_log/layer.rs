@@ -36,6 +36,8 @@ struct Held {
 pub(in super::super) struct Layer {
     tables: [BTreeMap<Slice, Held>; NAMES.len()],
     bytes: usize,
+    /// The bytes of the rows that are not deleted, with their keys.
+    alive: usize,
     rows: usize,
 }
 
@@ -51,11 +53,14 @@ impl Layer {
     /// Puts a row. `is_new`: no row had this key before.
     pub(super) fn put(&mut self, table: TableName, key: Slice, value: Slice, is_new: bool) {
         self.bytes += value.len();
+        self.alive += key.len() + value.len();
         match self.tables[table as usize].entry(key) {
             Entry::Occupied(mut held) => {
                 // A row that is put again is as new as it was.
-                let before = held.get_mut().value.replace(value);
-                self.bytes -= before.map_or(0, |before| before.len());
+                if let Some(before) = held.get_mut().value.replace(value) {
+                    self.bytes -= before.len();
+                    self.alive -= held.key().len() + before.len();
+                }
             }
             Entry::Vacant(place) => {
                 self.bytes += ROW + place.key().len();
@@ -69,8 +74,10 @@ impl Layer {
     pub(super) fn delete(&mut self, table: TableName, key: &Slice) {
         match self.tables[table as usize].entry(key.clone()) {
             Entry::Occupied(mut held) => {
-                let before = held.get_mut().value.take();
-                self.bytes -= before.map_or(0, |before| before.len());
+                if let Some(before) = held.get_mut().value.take() {
+                    self.bytes -= before.len();
+                    self.alive -= key.len() + before.len();
+                }
                 if held.get().is_new {
                     held.remove();
                     self.bytes -= ROW + key.len();
@@ -127,6 +134,11 @@ impl Layer {
     /// The bytes that the layer takes in memory, about.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The bytes of the rows that the database gets if the layer is written now, about. Deleted rows count nothing.
+    pub(super) fn alive(&self) -> usize {
+        self.alive
     }
 
     /// The number of keys.

@@ -130,7 +130,8 @@ impl HotLog {
             }
         };
         let waiting = layers.retired().into_iter().zip(opened);
-        let retired = waiting.map(|(layer, (segment, mark))| Retired { layer, segment, mark }).collect();
+        let retired =
+            waiting.map(|(layer, (segment, mark))| Retired { layers: vec![layer], segment, mark }).collect();
         let queue = Arc::new(FlushQueue::new(dir.to_owned(), layers.clone(), retired, unused));
         let (of_thread, cold) = (Arc::clone(&queue), cold.clone());
         let thread = std::thread::Builder::new()
@@ -156,8 +157,7 @@ impl HotLog {
             return Err(error.clone());
         }
         self.queue.state.lock().check()?;
-        let (_, rows) = self.layers.active_size();
-        if writer.segment.end() >= segment::FULL || rows >= MOST_ROWS {
+        if writer.segment.end() >= segment::FULL || self.layers.rows_of_segment() >= MOST_ROWS {
             self.retire(&mut writer)?;
         }
         let number = writer.last.number + 1;
@@ -202,8 +202,8 @@ impl HotLog {
             }
         };
         let segment = std::mem::replace(&mut writer.segment, next);
-        let (layer, mark) = (self.layers.retire(), writer.last);
-        state.retired.push_back(Retired { layer, segment, mark });
+        let (layers, mark) = (self.layers.retire(), writer.last);
+        state.retired.push_back(Retired { layers, segment, mark });
         writer.last.epoch += 1;
         self.queue.changed.notify_all();
         Ok(())
