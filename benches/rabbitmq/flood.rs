@@ -10,7 +10,7 @@ use celeriac::store::MemoryStore;
 use celeriac::{Celeriac, task};
 
 use super::Place;
-use super::support::figures::{Latency, Table, time};
+use super::support::figures::{Latency, Table, flood_goal, time};
 use super::support::sized;
 use super::waits::{self, on_behalf, send, timed};
 
@@ -122,6 +122,12 @@ pub async fn beside_tenants(place: &Place) {
     println!();
     for (case, tail) in cases.iter().skip(1).zip(beside) {
         let times = tail.as_secs_f64() / alone.as_secs_f64().max(1e-6);
-        println!("p95 {}: {} beside {} alone, {times:.1} times", case.name, time(*tail), time(*alone));
+        let line =
+            format!("p95 {}: {} beside {} alone, {times:.1} times", case.name, time(*tail), time(*alone));
+        // Without tenants there is nobody who could have a share.
+        match case.has_tenants {
+            true => println!("{line}; {}", flood_goal(*tail, *alone, RUN)),
+            false => println!("{line}"),
+        }
     }
 }
