@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use celeriac::catalogue::{Catalogue, Pool, PoolRow};
 use celeriac::core::{IoFailure, Timestamp};
 use celeriac::store::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateStore, GroupResult, GroupStore, Leadership,
@@ -19,7 +20,7 @@ use celeriac::task::{PermitAnswer, PermitHolder, PermitKeeper, TaskResult, Track
 use celeriac::{Celeriac, Context, State, TaskError, TaskId, task};
 
 use self::broker::FragileBroker;
-use crate::kit::{LONG, add, builder, until};
+use crate::kit::{Gate, LONG, add, builder, hold, io_queue, quiet, until};
 
 mod broker;
 
@@ -450,5 +451,31 @@ async fn a_broker_that_panics_anywhere_stalls_no_task() {
             celeriac.shutdown().await.unwrap();
             assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());
         }
+    }
+}
+
+/// Whatever a queue has to do again because its broker panicked, the slots of its pool are all there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_panics_takes_no_slot_along() {
+    quiet();
+    for at in ["publish", "counts", "settle", "consume", "note_started"] {
+        let store = Arc::<MemoryStore>::default();
+        let broker = FragileBroker::over(Arc::clone(&store), true, Strikes::at(at));
+        let catalogue = Catalogue::new()
+            .with_pool(Pool::Io, PoolRow::new(2).with_room(0).with_reserve(0))
+            .with_queue(io_queue("io", 4));
+        let builder = Celeriac::builder().catalogue(catalogue).broker(broker, store);
+        let celeriac = builder.start().await.unwrap();
+        eight_tasks_end(&celeriac, false).await;
+        until("no slot is taken", async || celeriac.pools().iter().all(|pool| pool.running == 0)).await;
+        let gate = Gate::new();
+        for _ in 0..4 {
+            drop(insist(|| hold::s(gate.name.clone()).send(celeriac.client())).await);
+        }
+        gate.entered(2).await;
+        gate.open();
+        gate.left(4).await;
+        assert_eq!(gate.gauge.most(), 2, "panics in `{at}`");
+        celeriac.shutdown().await.unwrap();
     }
 }
