@@ -253,7 +253,7 @@ fn i7_idling_buys_no_more_than_a_round_of_the_slots() {
     }
 }
 
-/// How many starts pass the one task of a tenant beside so many that flood, which may be as many as each of them has rounds.
+/// Whether few starts pass the one task of a tenant beside so many that flood: of each of them a round of the slots, and two more.
 fn starts_before_the_one(number: usize, flooders: usize, fault: Option<Fault>) -> Result<(), String> {
     let mut race = Race::new(number, vec![Payer::new(&[100]); flooders + 1], fault);
     (0..flooders).for_each(|payer| race.flood(payer));
