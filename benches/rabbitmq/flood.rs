@@ -55,7 +55,8 @@ impl Case {
     }
 }
 
-async fn runtime(place: &Place, row: QueueRow) -> Celeriac {
+/// A program with this queue.
+pub async fn runtime(place: &Place, row: QueueRow) -> Celeriac {
     let options = AmqpOptions::default().queue_type(place.queue_type);
     let broker = AmqpBroker::connect(&place.rabbit.url(), options).await.expect("RabbitMQ is there");
     Celeriac::builder()
