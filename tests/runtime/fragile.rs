@@ -51,6 +51,8 @@ struct FragileStore {
     inner: Arc<MemoryStore>,
     windows: Mutex<HashMap<UniqueKey, (TaskId, bool)>>,
     strikes: Arc<Strikes>,
+    /// Where it waits before it says what is revoked.
+    gate: Option<Arc<Gate>>,
 }
 
 #[async_trait]
@@ -93,6 +95,9 @@ impl Store for FragileStore {
     }
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         self.strikes.strike("revoked");
+        if let Some(gate) = &self.gate {
+            gate.pass().await;
+        }
         self.inner.revoked(ids, now).await
     }
     fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
@@ -137,6 +142,10 @@ impl Store for FragileStore {
 }
 
 impl FragileStore {
+    fn new(strikes: Arc<Strikes>, gate: Option<Arc<Gate>>) -> Arc<Self> {
+        Arc::new(Self { inner: Arc::default(), windows: Mutex::default(), strikes, gate })
+    }
+
     fn chords_of(&self) -> &dyn ChordStore {
         self.inner.chords().unwrap()
     }
@@ -406,9 +415,7 @@ const STORE: &[(&str, bool)] = &[
 async fn a_store_that_panics_anywhere_stalls_no_task() {
     for (at, again) in STORE.iter().copied() {
         let strikes = Strikes::at(at);
-        let store =
-            FragileStore { inner: Arc::default(), windows: Mutex::default(), strikes: Arc::clone(&strikes) };
-        let store = Arc::new(store);
+        let store = FragileStore::new(Arc::clone(&strikes), None);
         let start = || {
             let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
             builder().broker(broker, Arc::clone(&store) as _).start()
@@ -478,4 +485,22 @@ async fn a_broker_that_panics_takes_no_slot_along() {
         assert_eq!(gate.gauge.most(), 2, "panics in `{at}`");
         celeriac.shutdown().await.unwrap();
     }
+}
+
+/// A task waits until the store has said that it is not revoked. That is the reason which is told, and then the task starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_asked_is_named_until_it_answers() {
+    let gate = Gate::new();
+    let store = FragileStore::new(Strikes::at("nothing"), Some(Arc::clone(&gate)));
+    let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
+    let celeriac = builder().broker(broker, store).start().await.unwrap();
+    let waiting = add::s(1, 2).send(celeriac.client()).await.unwrap();
+    gate.entered(1).await;
+    until("the store is named", async || {
+        celeriac.explain(waiting.id()).await.unwrap().reason().code() == "store_asked"
+    })
+    .await;
+    gate.open();
+    assert_eq!(waiting.get(LONG).await, Ok(3));
+    celeriac.shutdown().await.unwrap();
 }
