@@ -19,6 +19,8 @@ pub(super) enum Fault {
     LeaksSlot,
     /// A tenant keeps the credit of the time in which it had no work.
     HoardsCredit,
+    /// One run more goes on than there are slots.
+    ExceedsSlots,
     /// No tenant leaves room for others.
     ForgetsRoom,
     /// Runs block no promise.

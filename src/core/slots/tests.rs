@@ -84,7 +84,7 @@ fn i6_no_slot_and_no_charge_is_lost() {
 
 #[test]
 fn i8_no_bound_is_passed() {
-    is_found_by(Property::Bounds, &[Fault::ForgetsRoom, Fault::ForgetsReserve]);
+    is_found_by(Property::Bounds, &[Fault::ExceedsSlots, Fault::ForgetsRoom, Fault::ForgetsReserve]);
 }
 
 #[test]
