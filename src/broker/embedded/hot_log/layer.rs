@@ -19,9 +19,6 @@ use std::ops::Bound;
 use crate::broker::embedded::tables::{NAMES, Slice, TableName};
 use crate::broker::embedded::writes::Write;
 
-/// What a row takes in memory beside its key and its value, in bytes.
-const ROW: usize = 128;
-
 /// A key that a layer has, with its row, or without one if the row is deleted.
 pub(in super::super) type LayerRow = (Slice, Option<Slice>);
 
@@ -35,7 +32,6 @@ struct Held {
 #[derive(Default)]
 pub(in super::super) struct Layer {
     tables: [BTreeMap<Slice, Held>; NAMES.len()],
-    bytes: usize,
     /// The bytes of the rows that are not deleted, with their keys.
     alive: usize,
     rows: usize,
@@ -52,18 +48,15 @@ impl Layer {
 
     /// Puts a row. `is_new`: no row had this key before.
     pub(super) fn put(&mut self, table: TableName, key: Slice, value: Slice, is_new: bool) {
-        self.bytes += value.len();
         self.alive += key.len() + value.len();
         match self.tables[table as usize].entry(key) {
             Entry::Occupied(mut held) => {
                 // A row that is put again is as new as it was.
                 if let Some(before) = held.get_mut().value.replace(value) {
-                    self.bytes -= before.len();
                     self.alive -= held.key().len() + before.len();
                 }
             }
             Entry::Vacant(place) => {
-                self.bytes += ROW + place.key().len();
                 self.rows += 1;
                 place.insert(Held { value: Some(value), is_new });
             }
@@ -75,17 +68,14 @@ impl Layer {
         match self.tables[table as usize].entry(key.clone()) {
             Entry::Occupied(mut held) => {
                 if let Some(before) = held.get_mut().value.take() {
-                    self.bytes -= before.len();
                     self.alive -= key.len() + before.len();
                 }
                 if held.get().is_new {
                     held.remove();
-                    self.bytes -= ROW + key.len();
                     self.rows -= 1;
                 }
             }
             Entry::Vacant(place) => {
-                self.bytes += ROW + key.len();
                 self.rows += 1;
                 place.insert(Held { value: None, is_new: false });
             }
@@ -129,11 +119,6 @@ impl Layer {
             rows.for_each(|(key, held)| last.push_front((key.clone(), held.value.clone())));
         }
         last
-    }
-
-    /// The bytes that the layer takes in memory, about.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// The bytes of the rows that the database gets if the layer is written now, about. Deleted rows count nothing.
