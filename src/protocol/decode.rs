@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::encoded::ENCODING;
 use super::headers::{HeaderFields, is_custom, shortened, wrong};
 use super::private::{self, Private};
 use super::{
@@ -183,7 +184,7 @@ fn message(
     // The private header tells whether the sender was Celeriac, which decides what a missing field means.
     let own: Option<Private> = match fields.text(private::HEADER)? {
         None => None,
-        Some(text) => Some(serde_json::from_str(&text).map_err(|error| {
+        Some(text) => Some(private::read(&text).map_err(|error| {
             let found = format!("{} ({error})", shortened(&text));
             Reason::Header {
                 name: private::HEADER.to_owned(),
@@ -242,8 +243,8 @@ fn workflow(
     properties: &Properties,
 ) -> Result<Workflow, Reason> {
     let mut workflow = Workflow {
-        root_id: Some(fields.relative("root_id")?.unwrap_or_else(|| id.clone())),
-        parent_id: fields.relative("parent_id")?,
+        root_id: Some(fields.relative("root_id", id)?.unwrap_or_else(|| id.clone())),
+        parent_id: fields.relative("parent_id", id)?,
         group: fields.name("group")?.map(Cow::into_owned),
         group_index: fields.count("group_index")?,
         replaced_task_nesting: fields.tally("replaced_task_nesting")?.unwrap_or(0),
@@ -269,11 +270,7 @@ fn custom_headers(
     kwargs: &str,
 ) -> Headers {
     let mut custom = BTreeMap::new();
-    headers.each(&mut |name, field| {
-        if is_custom(name) {
-            custom.insert(name.to_owned(), field.into_value());
-        }
-    });
+    headers.each_of(&is_custom, &mut |name, field| drop(custom.insert(name.to_owned(), field.into_value())));
     let differs =
         |shown: &str, made: Result<String, serde_json::Error>| made.map_or(true, |made| made != shown);
     if let Some(shown) = fields.shown("argsrepr") {
@@ -326,19 +323,20 @@ fn part<'a>(text: &'a str, open: char, empty: &'a str, wrong: &str) -> Result<&'
 /// The unpacked body as JSON text, if its content type, encoding and size are allowed.
 fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> {
     let content_type = wire.properties.content_type.as_deref().unwrap_or("");
-    let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    if media_type.is_empty() {
-        return Err(Reason::NoContentType);
+    // Almost every message states it in this very form.
+    if content_type != JSON {
+        let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        if media_type.is_empty() {
+            return Err(Reason::NoContentType);
+        }
+        if media_type != JSON {
+            return Err(Reason::ContentType {
+                content_type: shortened(content_type),
+                what: what_is(&media_type),
+            });
+        }
     }
-    if media_type != JSON {
-        return Err(Reason::ContentType {
-            content_type: shortened(content_type),
-            what: what_is(&media_type),
-        });
-    }
-    let encoding = wire.properties.content_encoding.as_deref().unwrap_or("").to_ascii_lowercase();
-    let is_utf8 =
-        matches!(encoding.as_str(), "" | "utf-8" | "utf8" | "utf-8-sig" | "us-ascii" | "ascii" | "binary");
+    let encoding = wire.properties.content_encoding.as_deref().unwrap_or("");
     if wire.body.len() > limit {
         return Err(Reason::TooLarge { limit, unpacked: false });
     }
@@ -347,10 +345,16 @@ fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, 
         Some(packed) => compression::unpack(wire.body, packed, limit).map(Cow::Owned)?,
     };
     // Of ASCII every encoding that makes JSON of it makes the same.
-    if !is_utf8 && !body.is_ascii() {
-        return Err(Reason::ContentEncoding(shortened(&encoding)));
+    if !is_utf8(encoding) && !body.is_ascii() {
+        return Err(Reason::ContentEncoding(shortened(&encoding.to_ascii_lowercase())));
     }
     Ok(body)
+}
+
+/// Whether text of this encoding is UTF-8.
+fn is_utf8(encoding: &str) -> bool {
+    const NAMES: [&str; 7] = [ENCODING, "", "utf8", "utf-8-sig", "us-ascii", "ascii", "binary"];
+    NAMES.iter().any(|name| name.eq_ignore_ascii_case(encoding))
 }
 
 /// A name for a media type that an error can show.

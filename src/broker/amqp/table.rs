@@ -28,6 +28,12 @@ impl Table for IncomingHeaders<'_> {
         let headers = self.0.into_iter().flat_map(|table| table.inner());
         headers.for_each(|(name, value)| show(name.as_str(), to_header(value)));
     }
+
+    fn each_of(&self, wanted: &dyn Fn(&str) -> bool, show: &mut dyn FnMut(&str, Field<'_>)) {
+        let headers = self.0.into_iter().flat_map(|table| table.inner());
+        let headers = headers.filter(|(name, _)| wanted(name.as_str()));
+        headers.for_each(|(name, value)| show(name.as_str(), to_header(value)));
+    }
 }
 
 fn to_header(value: &AMQPValue) -> Field<'_> {
@@ -70,7 +76,8 @@ pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
     fields.collect::<BTreeMap<_, _>>().into()
 }
 
-fn to_field(value: Value) -> AMQPValue {
+/// The field of a JSON value.
+pub(super) fn to_field(value: Value) -> AMQPValue {
     match value {
         Value::Null => AMQPValue::Void,
         Value::Bool(b) => AMQPValue::Boolean(b),
@@ -310,6 +317,13 @@ mod tests {
         let mut seen = Map::new();
         came.each(&mut |name, field| drop(seen.insert(name.to_owned(), field.into_value())));
         assert_eq!(seen, map);
+        let (mut some, mut none) = (Map::new(), 0);
+        let wanted = |name: &str| ["n", "bytes"].contains(&name);
+        came.each_of(&wanted, &mut |name, field| drop(some.insert(name.to_owned(), field.into_value())));
+        assert_eq!(some.keys().collect::<Vec<_>>(), ["bytes", "n"]);
+        assert!(some.iter().all(|(name, value)| map[name] == *value));
+        came.each_of(&|_| false, &mut |_, _| none += 1);
+        assert_eq!(none, 0);
         for name in ["n", "text", "void", "bytes", "short", "none"] {
             let (here, there) = (came.get(name), Table::get(&map, name));
             assert_eq!(here.map(Field::into_value), there.map(Field::into_value), "{name}");
