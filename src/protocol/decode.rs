@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::encoded::ENCODING;
 use super::headers::{HeaderFields, is_custom, shortened, wrong};
 use super::private::{self, Private};
+use super::wire::BorrowedProperties;
 use super::{
     DecodeError, JSON, Properties, Reason, Recognised, Table, WireMessage, compression, embed, repr,
 };
@@ -72,6 +73,19 @@ pub fn decode_parts(
     body: &[u8],
     arrival: &Arrival<'_>,
 ) -> Result<Message, DecodeError> {
+    decode_borrowed(properties.into(), headers, body, arrival)
+}
+
+/// The same as [`decode_parts`], with properties that lie anywhere.
+///
+/// # Errors
+/// The message is no valid task; see [`Reason`].
+pub(crate) fn decode_borrowed(
+    properties: BorrowedProperties<'_>,
+    headers: &dyn Table,
+    body: &[u8],
+    arrival: &Arrival<'_>,
+) -> Result<Message, DecodeError> {
     let mut merged = None;
     let wire = IncomingBody { properties, headers, body };
     read(&wire, arrival, &mut merged).map_err(|reason| {
@@ -81,27 +95,31 @@ pub fn decode_parts(
 }
 
 /// The refusal of a message, with the parts that can be recognised all the same.
-pub(crate) fn refused(reason: Reason, properties: &Properties, headers: &dyn Table) -> DecodeError {
+pub(crate) fn refused(
+    reason: Reason,
+    properties: BorrowedProperties<'_>,
+    headers: &dyn Table,
+) -> DecodeError {
     DecodeError { reason, recognised: Box::new(recognise(headers, properties)) }
 }
 
 /// The parts of a message that has arrived.
 struct IncomingBody<'a> {
-    properties: &'a Properties,
+    properties: BorrowedProperties<'a>,
     headers: &'a dyn Table,
     body: &'a [u8],
 }
 
 /// The parts that can be recognised of a refused message. Nothing here can fail.
-fn recognise(headers: &dyn Table, properties: &Properties) -> Recognised {
+fn recognise(headers: &dyn Table, properties: BorrowedProperties<'_>) -> Recognised {
     let fields = HeaderFields(headers);
     let id = |name| fields.id(name).ok().flatten();
     // Celery sends the id also as `correlation_id`, and the caller waits for the result under that id.
-    let correlated = || properties.correlation_id.as_deref().filter(|id| (1..=255).contains(&id.len()));
+    let correlated = || properties.correlation_id.filter(|id| (1..=255).contains(&id.len()));
     Recognised {
         id: id("id").or_else(|| correlated().map(TaskId::from)),
         task: fields.shown("task").map(Cow::into_owned),
-        reply_to: properties.reply_to.clone(),
+        reply_to: properties.reply_to.map(str::to_owned),
         root_id: id("root_id"),
     }
 }
@@ -202,12 +220,12 @@ fn message(
     let workflow = workflow(fields, parts.embed, &id, wire.properties)?;
     let mut headers = custom_headers(wire.headers, own.as_ref(), fields, args, kwargs);
     for (name, property) in [
-        ("message_id", &wire.properties.message_id),
-        ("app_id", &wire.properties.app_id),
-        ("type", &wire.properties.kind),
+        ("message_id", wire.properties.message_id),
+        ("app_id", wire.properties.app_id),
+        ("type", wire.properties.kind),
     ] {
         if let Some(property) = property {
-            headers.set_property(name, property.as_str().into());
+            headers.set_property(name, property.into());
         }
     }
     let arguments = Arguments {
@@ -240,7 +258,7 @@ fn workflow(
     fields: &HeaderFields<'_>,
     embedded: &RawValue,
     id: &TaskId,
-    properties: &Properties,
+    properties: BorrowedProperties<'_>,
 ) -> Result<Workflow, Reason> {
     let mut workflow = Workflow {
         root_id: Some(fields.relative("root_id", id)?.unwrap_or_else(|| id.clone())),
@@ -248,7 +266,7 @@ fn workflow(
         group: fields.name("group")?.map(Cow::into_owned),
         group_index: fields.count("group_index")?,
         replaced_task_nesting: fields.tally("replaced_task_nesting")?.unwrap_or(0),
-        reply_to: properties.reply_to.clone(),
+        reply_to: properties.reply_to.map(str::to_owned),
         shadow: fields.shown("shadow").map(Cow::into_owned),
         stamped_headers: fields.names("stamped_headers")?,
         origin: fields.shown("origin").map(Cow::into_owned),
@@ -322,7 +340,7 @@ fn part<'a>(text: &'a str, open: char, empty: &'a str, wrong: &str) -> Result<&'
 
 /// The unpacked body as JSON text, if its content type, encoding and size are allowed.
 fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> {
-    let content_type = wire.properties.content_type.as_deref().unwrap_or("");
+    let content_type = wire.properties.content_type.unwrap_or("");
     // Almost every message states it in this very form.
     if content_type != JSON {
         let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
@@ -336,7 +354,7 @@ fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, 
             });
         }
     }
-    let encoding = wire.properties.content_encoding.as_deref().unwrap_or("");
+    let encoding = wire.properties.content_encoding.unwrap_or("");
     if wire.body.len() > limit {
         return Err(Reason::TooLarge { limit, unpacked: false });
     }

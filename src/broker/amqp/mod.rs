@@ -67,7 +67,7 @@ use super::{
 };
 use crate::core::Timestamp;
 use crate::core::time::deadline;
-use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
+use crate::protocol::{self, Arrival, BorrowedProperties, DecodeError, Table};
 use crate::rabbitmq::{AddressError, Addresses};
 use crate::task::clock::now;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
@@ -143,7 +143,7 @@ impl AmqpInner {
     /// Reads a message that came through this queue.
     fn decode(
         &self,
-        properties: &Properties,
+        properties: BorrowedProperties<'_>,
         headers: &dyn Table,
         body: &[u8],
         queue: &str,
@@ -151,7 +151,7 @@ impl AmqpInner {
     ) -> Result<Message, DecodeError> {
         let options = |task: &str| self.listener.get()?.options(task);
         let arrival = Arrival::new(queue, now, &options).max_size(self.options.max_size);
-        protocol::decode_parts(properties, headers, body, &arrival)
+        protocol::decode_borrowed(properties, headers, body, &arrival)
     }
 
     /// Tells the runtime that a task is over without having been delivered.

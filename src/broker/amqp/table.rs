@@ -7,7 +7,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
-use crate::protocol::{Field, Properties, Table, WireMessage};
+use crate::protocol::{BorrowedProperties, Field, Properties, Table, WireMessage};
 use crate::task::wire_names::{check_length, check_property};
 
 /// The headers of a message, read where they came.
@@ -136,6 +136,24 @@ pub(super) fn properties(properties: &BasicProperties) -> Properties {
         correlation_id: text(properties.correlation_id()),
         reply_to: text(properties.reply_to()),
         expiration: text(properties.expiration()),
+        message_id: text(properties.message_id()),
+        app_id: text(properties.app_id()),
+        kind: text(properties.kind()),
+    }
+}
+
+/// The properties of a message that came from RabbitMQ, where they lie.
+pub(super) fn borrowed(properties: &BasicProperties) -> BorrowedProperties<'_> {
+    fn text(text: &Option<ShortString>) -> Option<&str> {
+        text.as_ref().map(ShortString::as_str)
+    }
+    BorrowedProperties {
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        delivery_mode: *properties.delivery_mode(),
+        priority: *properties.priority(),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
         message_id: text(properties.message_id()),
         app_id: text(properties.app_id()),
         kind: text(properties.kind()),
@@ -329,6 +347,23 @@ mod tests {
             assert_eq!(here.map(Field::into_value), there.map(Field::into_value), "{name}");
         }
         assert!(came.has("void") && !came.has("none") && !IncomingHeaders(None).has("n"));
+    }
+
+    #[test]
+    fn properties_are_read_where_they_lie_as_from_a_copy() {
+        let all = BasicProperties::default()
+            .with_content_type("a/b".into())
+            .with_content_encoding("utf-8".into())
+            .with_delivery_mode(1)
+            .with_priority(3)
+            .with_correlation_id("id".into())
+            .with_reply_to("r".into())
+            .with_message_id("m".into())
+            .with_app_id("p".into())
+            .with_type("t".into());
+        for came in [BasicProperties::default(), all] {
+            assert_eq!(borrowed(&came), BorrowedProperties::from(&properties(&came)));
+        }
     }
 
     #[test]
