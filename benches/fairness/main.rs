@@ -9,7 +9,8 @@
 //! - `catalogue`: the 24 queues of `celeriac.toml` with today's workers, and in two pools;
 //! - `elephants`: all slots have tasks that give way at their checkpoints, and an urgent task comes;
 //! - `cost`: what a start costs with a pool, and what a decision costs by itself;
-//! - `pickup`: a million tasks of one tenant wait, ten million with `-- pickup 10M`, and ten others have a few each.
+//! - `pickup`: a million tasks of one tenant wait, ten million with `-- pickup 10M`, and ten others have a few each;
+//! - `memory`: a hundred thousand tenants have a task each.
 //!
 //! `cargo bench --bench rabbitmq -- flood` is the flood on RabbitMQ. No case asserts a time; `elephants` asserts that each piece of
 //! work was done once.
@@ -22,6 +23,7 @@ mod cost;
 mod elephants;
 mod flood;
 mod load;
+mod memory;
 mod pickup;
 mod queues;
 mod waits;
@@ -33,8 +35,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The slots of a queue that is flooded.
 const SLOTS: usize = 50;
-const CASES: [&str; 9] =
-    ["flood", "tenants", "long", "keys", "queues", "catalogue", "elephants", "cost", "pickup"];
+const CASES: [&str; 10] =
+    ["flood", "tenants", "long", "keys", "queues", "catalogue", "elephants", "cost", "pickup", "memory"];
 
 /// Whether this case was asked for, or none by its name.
 fn wanted(case: &str) -> bool {
@@ -44,6 +46,9 @@ fn wanted(case: &str) -> bool {
 
 #[tokio::main]
 async fn main() {
+    if memory::is_part().await {
+        return;
+    }
     headline("fairness");
     for case in CASES.into_iter().filter(|case| wanted(case)) {
         match case {
@@ -55,6 +60,7 @@ async fn main() {
             "catalogue" => catalogue::promises().await,
             "elephants" => elephants::giving_way().await,
             "cost" => cost::starts().await,
+            "memory" => memory::of_tenants(),
             _ => pickup::of_others().await,
         }
     }

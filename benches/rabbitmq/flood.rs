@@ -10,7 +10,7 @@ use celeriac::store::MemoryStore;
 use celeriac::{Celeriac, task};
 
 use super::Place;
-use super::support::figures::{Latency, Table, time};
+use super::support::figures::{Latency, Table, flood_goal, time};
 use super::support::sized;
 use super::waits::{self, on_behalf, send, timed};
 
@@ -55,7 +55,8 @@ impl Case {
     }
 }
 
-async fn runtime(place: &Place, row: QueueRow) -> Celeriac {
+/// A program with this queue.
+pub async fn runtime(place: &Place, row: QueueRow) -> Celeriac {
     let options = AmqpOptions::default().queue_type(place.queue_type);
     let broker = AmqpBroker::connect(&place.rabbit.url(), options).await.expect("RabbitMQ is there");
     Celeriac::builder()
@@ -122,6 +123,12 @@ pub async fn beside_tenants(place: &Place) {
     println!();
     for (case, tail) in cases.iter().skip(1).zip(beside) {
         let times = tail.as_secs_f64() / alone.as_secs_f64().max(1e-6);
-        println!("p95 {}: {} beside {} alone, {times:.1} times", case.name, time(*tail), time(*alone));
+        let line =
+            format!("p95 {}: {} beside {} alone, {times:.1} times", case.name, time(*tail), time(*alone));
+        // Without tenants there is nobody who could have a share.
+        match case.has_tenants {
+            true => println!("{line}; {}", flood_goal(*tail, *alone, RUN)),
+            false => println!("{line}"),
+        }
     }
 }

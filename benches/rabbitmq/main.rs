@@ -1,4 +1,5 @@
-//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both] [events] [inspect] [flood]]`.
+//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [CASE…]]`, where a case is `publish`,
+//! `drain`, `both`, `events`, `inspect`, `flood` or `brakes`.
 //!
 //! - publishing with confirms, draining a filled queue, and both at once, on classic and on quorum queues: beside lapin
 //!   alone, which publishes and consumes the very same messages, with the same persistence, confirms and prefetch, and
@@ -6,11 +7,13 @@
 //! - `events`: draining while an event of each step is sent and a program reads them all, beside draining without;
 //! - `inspect`: how soon a busy worker answers the questions of remote control;
 //! - `flood`: one tenant floods a queue beside others, which is in one line, in turns, or has partitions by tenant;
+//! - `brakes`: how soon a brake is in force in another program than the one that has set it, and how soon it is gone there;
 //! - with `--peers`: beside a Python Celery worker and rusty-celery on the same broker.
 //!
 //! It starts a RabbitMQ and a Redis of its own. Results would be kept in Redis, and revocations are heard from there; the tasks
 //! themselves have no results, acknowledge late and do nothing.
 
+mod brakes;
 mod flood;
 mod inspect;
 mod ours;
@@ -50,7 +53,7 @@ fn filling() -> u64 {
 
 /// Whether this case was asked for, or none by its name.
 fn wanted(case: &str) -> bool {
-    let cases = ["publish", "drain", "both", "events", "inspect", "flood"];
+    let cases = ["publish", "drain", "both", "events", "inspect", "flood", "brakes"];
     let mut named = std::env::args().filter(|argument| cases.contains(&argument.as_str())).peekable();
     named.peek().is_none() || named.any(|argument| argument == case)
 }
@@ -218,6 +221,9 @@ async fn main() {
     }
     if wanted("flood") {
         flood::beside_tenants(&Place::new(&rabbit, &redis, QueueType::Classic)).await;
+    }
+    if wanted("brakes") {
+        brakes::in_force(&Place::new(&rabbit, &redis, QueueType::Classic)).await;
     }
     if std::env::args().any(|argument| argument == "--peers") {
         let place = Place::new(&rabbit, &redis, QueueType::Classic);

@@ -76,6 +76,19 @@ pub fn goal(met: bool, text: &str) -> String {
     format!("{} goal: {text}", if met { "PASS " } else { "SHORT of" })
 }
 
+/// Whether a tenant waits beside a flood as the fairness of the slots has it: no more than a tenth longer than alone and one task
+/// of the flood, which may have to end before a slot is free.
+pub fn flood_goal(tail: Duration, alone: Duration, task: Duration) -> String {
+    let most = (alone + task).mul_f64(1.1);
+    let text = format!(
+        "within 10 % of {} alone and a task's length of {}, which is {}",
+        time(alone),
+        time(task),
+        time(most)
+    );
+    goal(tail <= most, &text)
+}
+
 /// Latencies of one case, in nanoseconds, up to a minute.
 pub struct Latency(Histogram<u64>);
 

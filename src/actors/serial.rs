@@ -1,5 +1,7 @@
 //! The actor of one lane: it makes sure that no more runs of a serial key go on in this process than the lane
-//! allows. The register ([`Serials`]) builds it with the lane's first run here, and it ends with the last.
+//! allows. The register ([`Serials`]) gives a lane its actor with the lane's first run here. With the last one the actor leaves
+//! the lane. It rests then until another lane needs an actor, or ends if enough actors rest: to build one takes longer than
+//! all that a short run needs of it.
 //!
 //! Every run of the key that starts in this process is admitted by this actor, by the rules of
 //! [`core::lane`](crate::core::lane). A run that would overlap does not start, even if the broker has let it in.
@@ -10,6 +12,8 @@
 //! Invariants:
 //! - The actor admits a run before the worker hears of it, and the run leaves the actor before the broker hears of
 //!   its end. So the next run, which the broker lets in by that end, never finds the one before still here.
+//! - An actor has one lane at a time. An actor that rests knows nothing of the lane that it had. What is said to it about
+//!   another lane than its own changes nothing here.
 //! - As many runs go on at a time as the lane's tasks state, or as somebody has set by hand, whichever is more.
 //!   When the limit was lowered, runs that the broker had let in before still have their turn.
 
@@ -29,7 +33,9 @@ use crate::runtime::Runtime;
 use crate::task::clock::now;
 use crate::task::{LaneName, TaskId};
 pub use lane_status::{LaneHolder, LaneRun, LaneStatus};
+use register::Post;
 pub(crate) use register::Serials;
+use runs::LaneRunEntry;
 pub(crate) use runs::{Runs, status};
 
 mod lane_status;
@@ -75,7 +81,10 @@ impl SerialCandidate {
 
 /// The actor of one lane.
 pub(crate) struct Serial {
+    /// The lane; while the actor rests, the one that it had last.
     name: LaneName,
+    /// The lane that the register has given to the actor.
+    post: Post,
     /// The runs that were admitted, by the tags of their deliveries. With ids, a second delivery of one task could
     /// run beside the first.
     lane: Lane<u64>,
@@ -91,12 +100,17 @@ impl Actor for Serial {
 impl Serial {
     /// An actor whose lane has these runs already: none for a new lane, those that go on for the successor of a
     /// dead actor.
-    fn new(name: LaneName, runs: Runs, register: Arc<Serials>, runtime: Arc<Runtime>) -> Self {
+    fn new(name: LaneName, post: Post, runs: Runs, register: Arc<Serials>, runtime: Arc<Runtime>) -> Self {
         let mut lane = Lane::new(0);
         for tag in runs.keys() {
             lane.arrive(tag, u32::MAX, Newcomer::Wait, now());
         }
-        Self { name, lane, runs, register, runtime }
+        Self { name, post, lane, runs, register, runtime }
+    }
+
+    /// Whether this is the lane of the actor now. A message for another lane was sent before the actor left that one.
+    fn is_of(&self, lane: &LaneName) -> bool {
+        self.post.lock().as_ref() == Some(lane) && self.name == *lane
     }
 
     /// Starts a run if the lane has room; otherwise gives the candidate back.
@@ -113,7 +127,7 @@ impl Serial {
 
     fn begin(&mut self, candidate: SerialCandidate) {
         let SerialCandidate { worker, mut start } = candidate;
-        let (tag, run) = (start.delivery.tag(), runs::run_of(&start.run));
+        let (tag, run) = (start.delivery.tag(), Arc::new(LaneRunEntry::of(&start.run)));
         self.runs.insert(tag, Arc::clone(&run));
         start.run.place = Some(self.register.admitted(&self.name, tag, run));
         worker.do_send(start);
@@ -135,15 +149,15 @@ impl Serial {
             }
             if let Err(candidate) = serial.admit(candidate) {
                 serial.refuse(*candidate);
+                serial.register.not_started(&serial.name);
             }
-            serial.register.decided(&serial.name);
-            serial.end_if_idle(ctx);
+            serial.leave_if_idle(ctx);
         }));
     }
 
     fn refuse(&self, candidate: SerialCandidate) {
         let message = candidate.start.run.context.message();
-        let running: Vec<_> = self.runs.values().map(|run| run.0.as_str()).collect();
+        let running: Vec<_> = self.runs.values().map(|run| run.id().as_str()).collect();
         tracing::error!(
             lane = %self.name,
             id = %candidate.id(),
@@ -155,9 +169,13 @@ impl Serial {
         candidate.hand_back(Unstarted::Overlaps);
     }
 
-    /// Ends the actor after the last run, unless another one is on its way to it.
-    fn end_if_idle(&self, ctx: &mut Context<Self>) {
-        if self.runs.is_empty() && self.register.forget_idle(&self.name) {
+    /// Leaves the lane after the last run, unless another one is on its way to the actor.
+    fn leave_if_idle(&mut self, ctx: &mut Context<Self>) {
+        if !self.runs.is_empty() || !self.register.forget_idle(&self.name) {
+            return;
+        }
+        self.lane.adjust(None);
+        if !self.register.rest(ctx.address(), &self.post) {
             ctx.stop();
         }
     }
@@ -166,19 +184,23 @@ impl Serial {
 /// The worker of this candidate has a slot for it: it may start, if the lane has room.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Enter(SerialCandidate);
+struct Enter {
+    lane: LaneName,
+    candidate: SerialCandidate,
+}
 
 impl Handler<Enter> for Serial {
     type Result = ();
 
-    fn handle(&mut self, Enter(candidate): Enter, ctx: &mut Self::Context) {
+    fn handle(&mut self, Enter { lane, candidate }: Enter, ctx: &mut Self::Context) {
+        self.name = lane;
         if candidate.start.delivery.has_lapsed() {
             drop(candidate); // the delivery goes back with it; another process may have the message by now
+            self.register.not_started(&self.name);
         } else if let Err(candidate) = self.admit(candidate) {
             return self.doubt(*candidate, ctx);
         }
-        self.register.decided(&self.name);
-        self.end_if_idle(ctx);
+        self.leave_if_idle(ctx);
     }
 }
 
@@ -193,20 +215,20 @@ impl Handler<Over> for Serial {
     fn handle(&mut self, Over(tag): Over, ctx: &mut Self::Context) {
         self.lane.release(&tag, None, now());
         self.runs.remove(&tag);
-        self.end_if_idle(ctx);
+        self.leave_if_idle(ctx);
     }
 }
 
-/// Asks for the runs that go on in this lane here.
+/// Asks for the runs that go on in this lane here. The answer is `None` if the actor has left the lane.
 #[derive(Message)]
-#[rtype(result = "Runs")]
-struct GetRuns;
+#[rtype(result = "Option<Runs>")]
+struct GetRuns(LaneName);
 
 impl Handler<GetRuns> for Serial {
     type Result = MessageResult<GetRuns>;
 
-    fn handle(&mut self, _: GetRuns, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.runs.clone())
+    fn handle(&mut self, GetRuns(lane): GetRuns, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.is_of(&lane).then(|| self.runs.clone()))
     }
 }
 
@@ -226,23 +248,25 @@ impl Handler<GetLane> for Serial {
     }
 }
 
-/// Moves a lever of the lane. The answer is the broker's: whether there was anything to move.
+/// Moves a lever of a lane, which may have another actor by now. The answer is the broker's: whether there was anything
+/// to move.
 #[derive(Message)]
 #[rtype(result = "Result<bool, BrokerError>")]
-pub(super) struct Pull(pub(super) LaneLever);
+pub(super) struct Pull(pub(super) LaneName, pub(super) LaneLever);
 
 impl Handler<Pull> for Serial {
     type Result = ResponseActFuture<Self, Result<bool, BrokerError>>;
 
-    fn handle(&mut self, Pull(lever): Pull, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Pull(lane, lever): Pull, _: &mut Self::Context) -> Self::Result {
         // A higher limit holds here before the broker hears of it: it lets runs in by it at once.
         if let LaneLever::Concurrency(Some(limit)) = lever
             && limit > self.lane.limit()
+            && self.is_of(&lane)
         {
             self.lane.adjust(Some(limit));
         }
-        let (runtime, name) = (Arc::clone(&self.runtime), self.name.clone());
-        let moved = async move { runtime.steer_lane(&name, lever).await };
+        let runtime = Arc::clone(&self.runtime);
+        let moved = async move { runtime.steer_lane(&lane, lever).await };
         Box::pin(moved.into_actor(self))
     }
 }

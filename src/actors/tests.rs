@@ -200,8 +200,8 @@ impl Drop for InBody {
     }
 }
 
-static BODIES: std::sync::LazyLock<[TestBodies; 10]> =
-    std::sync::LazyLock::new(|| [(); 10].map(|()| TestBodies::new()));
+static BODIES: std::sync::LazyLock<[TestBodies; 12]> =
+    std::sync::LazyLock::new(|| [(); 12].map(|()| TestBodies::new()));
 
 #[crate::task]
 async fn holds(ctx: Context, which: usize) -> u32 {
@@ -408,7 +408,7 @@ async fn a_lane_outlives_the_queue_that_runs_it() {
     held.started(2).await; // the same run
     let lane = LaneName::new("turns", "4");
     let actor = serials.address(&lane).expect("a run is going on");
-    assert_eq!(actor.send(Pull(LaneLever::Concurrency(Some(2)))).await.unwrap(), Ok(true));
+    assert_eq!(actor.send(Pull(lane.clone(), LaneLever::Concurrency(Some(2)))).await.unwrap(), Ok(true));
     held.started(3).await;
     let facts = grown.runtime.lane(&lane).await.unwrap().expect("it is not idle");
     assert_eq!((facts.concurrency, facts.is_adjusted, facts.holders.len()), (2, true, 2));
@@ -418,6 +418,51 @@ async fn a_lane_outlives_the_queue_that_runs_it() {
     }
     assert_eq!(held.most.load(Ordering::SeqCst), 2);
     grown.status(|s| s.running == 0).await;
+    grown.lanes_are_idle().await;
+    grown.end().await;
+}
+
+/// An actor whose lane is idle takes the next lane. What somebody says to it about the first lane holds for that lane, and
+/// changes nothing of the second.
+#[tokio::test]
+async fn an_actor_takes_one_lane_after_the_other() {
+    let (first, second) = (&BODIES[10], &BODIES[11]);
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(4);
+    let grown = Grown::new(broker, store, row).await;
+    let serials = &grown.tree.serials;
+    let (one, other) = (LaneName::new("turns", "10"), LaneName::new("turns", "11"));
+    grown.publish::<takes_turns::Task>(&(10,)).await;
+    first.started(1).await;
+    let actor = serials.address(&one).expect("a run is going on");
+    assert_eq!(actor.send(Pull(one.clone(), LaneLever::Concurrency(Some(2)))).await.unwrap(), Ok(true));
+    first.open.send_replace(true);
+    grown.lanes_are_idle().await;
+
+    for _ in 0..2 {
+        grown.publish::<takes_turns::Task>(&(11,)).await;
+    }
+    second.started(1).await;
+    assert!(serials.address(&other).is_some_and(|now| now == actor), "no other actor was built");
+    assert!(serials.address(&one).is_none());
+    let start = Instant::now();
+    while grown.runtime.lane(&other).await.unwrap().is_none_or(|facts| facts.waiting < 1) {
+        assert!(start.elapsed() < LONG, "the other one is not in line");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(actor.send(Pull(one.clone(), LaneLever::Concurrency(Some(3)))).await.unwrap(), Ok(true));
+    let facts = grown.runtime.lane(&one).await.unwrap().expect("somebody has set its limit");
+    assert_eq!((facts.concurrency, facts.is_adjusted, facts.holders.len()), (3, true, 0));
+    let status = actor.send(GetLane).await.unwrap().unwrap().expect("it is not idle");
+    assert_eq!((status.key.as_str(), status.concurrency, status.is_adjusted), ("11", 1, false));
+    assert!(status.holders.len() == 1 && status.holders[0].run.is_some());
+    assert!(serials.runs(&one).await.is_ok_and(|runs| runs.is_empty()));
+    assert!(serials.runs(&other).await.is_ok_and(|runs| runs.len() == 1));
+
+    second.open.send_replace(true);
+    let status = grown.status(|s| s.done == 3).await;
+    assert_eq!((status.panics, second.most.load(Ordering::SeqCst)), (0, 1));
     grown.lanes_are_idle().await;
     grown.end().await;
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -30,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 use super::embedded::EmbeddedOptions;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, BulkChanges, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink,
-    TenantBacklog, UniqueWindows,
+    DeadLetterQueue, EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, PublishFuture, QueueCounts,
+    Results, Sink, TenantBacklog, UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{AcceptedBy, Durability, Message, Receipt, TaskId};
@@ -135,6 +136,21 @@ impl OutboxBroker {
         self.lines().get(&name_of(queue)).is_some_and(waits) || self.old.as_ref().is_some_and(waits)
     }
 
+    async fn publish_or_keep(&self, message: Arc<Message>, unique: bool) -> Result<Receipt, BrokerError> {
+        if self.goes_behind(&message.queue) || self.way.inner.condition().is_unavailable {
+            return self.keep(Arc::unwrap_or_clone(message), unique).await;
+        }
+        match self.way.inner.begin_publish(Arc::clone(&message), unique).await {
+            // The broker did not take the message, or it is not known whether it did: it is sent again under the
+            // same id.
+            Err(error @ (BrokerError::Io(_) | BrokerError::Panicked(_) | BrokerError::Full(_))) => {
+                tracing::warn!(id = %message.id, %error, "the broker does not take it; it goes to the outbox");
+                self.keep(Arc::unwrap_or_clone(message), false).await
+            }
+            other => other,
+        }
+    }
+
     async fn keep(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         let (id, queue) = (message.id.clone(), message.queue.clone());
         let line = self.line(&name_of(&queue)).await?;
@@ -223,18 +239,11 @@ impl Broker for OutboxBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        if self.goes_behind(&message.queue) || self.way.inner.condition().is_unavailable {
-            return self.keep(message, unique).await;
-        }
-        match self.way.inner.publish(message.clone(), unique).await {
-            // The broker did not take the message, or it is not known whether it did: it is sent again under the
-            // same id.
-            Err(error @ (BrokerError::Io(_) | BrokerError::Panicked(_) | BrokerError::Full(_))) => {
-                tracing::warn!(id = %message.id, %error, "the broker does not take it; it goes to the outbox");
-                self.keep(message, false).await
-            }
-            other => other,
-        }
+        self.publish_or_keep(Arc::new(message), unique).await
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
+        self.publish_or_keep(message, unique).boxed().into()
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

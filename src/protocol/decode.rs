@@ -7,8 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::encoded::ENCODING;
 use super::headers::{HeaderFields, is_custom, shortened, wrong};
 use super::private::{self, Private};
+use super::wire::BorrowedProperties;
 use super::{
     DecodeError, JSON, Properties, Reason, Recognised, Table, WireMessage, compression, embed, repr,
 };
@@ -71,6 +73,19 @@ pub fn decode_parts(
     body: &[u8],
     arrival: &Arrival<'_>,
 ) -> Result<Message, DecodeError> {
+    decode_borrowed(properties.into(), headers, body, arrival)
+}
+
+/// The same as [`decode_parts`], with properties that lie anywhere.
+///
+/// # Errors
+/// The message is no valid task; see [`Reason`].
+pub(crate) fn decode_borrowed(
+    properties: BorrowedProperties<'_>,
+    headers: &dyn Table,
+    body: &[u8],
+    arrival: &Arrival<'_>,
+) -> Result<Message, DecodeError> {
     let mut merged = None;
     let wire = IncomingBody { properties, headers, body };
     read(&wire, arrival, &mut merged).map_err(|reason| {
@@ -80,27 +95,31 @@ pub fn decode_parts(
 }
 
 /// The refusal of a message, with the parts that can be recognised all the same.
-pub(crate) fn refused(reason: Reason, properties: &Properties, headers: &dyn Table) -> DecodeError {
+pub(crate) fn refused(
+    reason: Reason,
+    properties: BorrowedProperties<'_>,
+    headers: &dyn Table,
+) -> DecodeError {
     DecodeError { reason, recognised: Box::new(recognise(headers, properties)) }
 }
 
 /// The parts of a message that has arrived.
 struct IncomingBody<'a> {
-    properties: &'a Properties,
+    properties: BorrowedProperties<'a>,
     headers: &'a dyn Table,
     body: &'a [u8],
 }
 
 /// The parts that can be recognised of a refused message. Nothing here can fail.
-fn recognise(headers: &dyn Table, properties: &Properties) -> Recognised {
+fn recognise(headers: &dyn Table, properties: BorrowedProperties<'_>) -> Recognised {
     let fields = HeaderFields(headers);
     let id = |name| fields.id(name).ok().flatten();
     // Celery sends the id also as `correlation_id`, and the caller waits for the result under that id.
-    let correlated = || properties.correlation_id.as_deref().filter(|id| (1..=255).contains(&id.len()));
+    let correlated = || properties.correlation_id.filter(|id| (1..=255).contains(&id.len()));
     Recognised {
         id: id("id").or_else(|| correlated().map(TaskId::from)),
         task: fields.shown("task").map(Cow::into_owned),
-        reply_to: properties.reply_to.clone(),
+        reply_to: properties.reply_to.map(str::to_owned),
         root_id: id("root_id"),
     }
 }
@@ -183,7 +202,7 @@ fn message(
     // The private header tells whether the sender was Celeriac, which decides what a missing field means.
     let own: Option<Private> = match fields.text(private::HEADER)? {
         None => None,
-        Some(text) => Some(serde_json::from_str(&text).map_err(|error| {
+        Some(text) => Some(private::read(&text).map_err(|error| {
             let found = format!("{} ({error})", shortened(&text));
             Reason::Header {
                 name: private::HEADER.to_owned(),
@@ -201,12 +220,12 @@ fn message(
     let workflow = workflow(fields, parts.embed, &id, wire.properties)?;
     let mut headers = custom_headers(wire.headers, own.as_ref(), fields, args, kwargs);
     for (name, property) in [
-        ("message_id", &wire.properties.message_id),
-        ("app_id", &wire.properties.app_id),
-        ("type", &wire.properties.kind),
+        ("message_id", wire.properties.message_id),
+        ("app_id", wire.properties.app_id),
+        ("type", wire.properties.kind),
     ] {
         if let Some(property) = property {
-            headers.set_property(name, property.as_str().into());
+            headers.set_property(name, property.into());
         }
     }
     let arguments = Arguments {
@@ -239,15 +258,15 @@ fn workflow(
     fields: &HeaderFields<'_>,
     embedded: &RawValue,
     id: &TaskId,
-    properties: &Properties,
+    properties: BorrowedProperties<'_>,
 ) -> Result<Workflow, Reason> {
     let mut workflow = Workflow {
-        root_id: Some(fields.relative("root_id")?.unwrap_or_else(|| id.clone())),
-        parent_id: fields.relative("parent_id")?,
+        root_id: Some(fields.relative("root_id", id)?.unwrap_or_else(|| id.clone())),
+        parent_id: fields.relative("parent_id", id)?,
         group: fields.name("group")?.map(Cow::into_owned),
         group_index: fields.count("group_index")?,
         replaced_task_nesting: fields.tally("replaced_task_nesting")?.unwrap_or(0),
-        reply_to: properties.reply_to.clone(),
+        reply_to: properties.reply_to.map(str::to_owned),
         shadow: fields.shown("shadow").map(Cow::into_owned),
         stamped_headers: fields.names("stamped_headers")?,
         origin: fields.shown("origin").map(Cow::into_owned),
@@ -269,11 +288,7 @@ fn custom_headers(
     kwargs: &str,
 ) -> Headers {
     let mut custom = BTreeMap::new();
-    headers.each(&mut |name, field| {
-        if is_custom(name) {
-            custom.insert(name.to_owned(), field.into_value());
-        }
-    });
+    headers.each_of(&is_custom, &mut |name, field| drop(custom.insert(name.to_owned(), field.into_value())));
     let differs =
         |shown: &str, made: Result<String, serde_json::Error>| made.map_or(true, |made| made != shown);
     if let Some(shown) = fields.shown("argsrepr") {
@@ -325,20 +340,21 @@ fn part<'a>(text: &'a str, open: char, empty: &'a str, wrong: &str) -> Result<&'
 
 /// The unpacked body as JSON text, if its content type, encoding and size are allowed.
 fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> {
-    let content_type = wire.properties.content_type.as_deref().unwrap_or("");
-    let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    if media_type.is_empty() {
-        return Err(Reason::NoContentType);
+    let content_type = wire.properties.content_type.unwrap_or("");
+    // Almost every message states it in this very form.
+    if content_type != JSON {
+        let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        if media_type.is_empty() {
+            return Err(Reason::NoContentType);
+        }
+        if media_type != JSON {
+            return Err(Reason::ContentType {
+                content_type: shortened(content_type),
+                what: what_is(&media_type),
+            });
+        }
     }
-    if media_type != JSON {
-        return Err(Reason::ContentType {
-            content_type: shortened(content_type),
-            what: what_is(&media_type),
-        });
-    }
-    let encoding = wire.properties.content_encoding.as_deref().unwrap_or("").to_ascii_lowercase();
-    let is_utf8 =
-        matches!(encoding.as_str(), "" | "utf-8" | "utf8" | "utf-8-sig" | "us-ascii" | "ascii" | "binary");
+    let encoding = wire.properties.content_encoding.unwrap_or("");
     if wire.body.len() > limit {
         return Err(Reason::TooLarge { limit, unpacked: false });
     }
@@ -347,10 +363,16 @@ fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, 
         Some(packed) => compression::unpack(wire.body, packed, limit).map(Cow::Owned)?,
     };
     // Of ASCII every encoding that makes JSON of it makes the same.
-    if !is_utf8 && !body.is_ascii() {
-        return Err(Reason::ContentEncoding(shortened(&encoding)));
+    if !is_utf8(encoding) && !body.is_ascii() {
+        return Err(Reason::ContentEncoding(shortened(&encoding.to_ascii_lowercase())));
     }
     Ok(body)
+}
+
+/// Whether text of this encoding is UTF-8.
+fn is_utf8(encoding: &str) -> bool {
+    const NAMES: [&str; 7] = [ENCODING, "", "utf8", "utf-8-sig", "us-ascii", "ascii", "binary"];
+    NAMES.iter().any(|name| name.eq_ignore_ascii_case(encoding))
 }
 
 /// A name for a media type that an error can show.

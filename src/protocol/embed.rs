@@ -1,5 +1,7 @@
 //! The third part of a body: the workflow that follows a task.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -7,9 +9,24 @@ use super::Reason;
 use super::decode::{discreet, kind_of};
 use crate::task::{RawSignature, Workflow, option_value};
 
+/// The embed of a task from which nothing follows, as Celeriac writes it, and as Python does.
+const NOTHING: &str = r#"{"callbacks":null,"errbacks":null,"chain":null,"chord":null}"#;
+const PYTHONS_NOTHING: &str = r#"{"callbacks": null, "errbacks": null, "chain": null, "chord": null}"#;
+
+/// Writes the embed of a task with this workflow.
+///
+/// # Errors
+/// A signature cannot be written as JSON.
+pub(super) fn write(workflow: Option<&Workflow>) -> Result<Cow<'static, str>, serde_json::Error> {
+    match workflow.filter(|workflow| workflow.has_followers()) {
+        None => Ok(NOTHING.into()),
+        workflow => serde_json::to_string(&Embed::of(workflow)).map(Cow::Owned),
+    }
+}
+
 /// The embed as Celeriac writes it: all four fields, in Celery's order.
 #[derive(Serialize)]
-pub(super) struct Embed<'a> {
+struct Embed<'a> {
     callbacks: Option<&'a [RawSignature]>,
     errbacks: Option<&'a [RawSignature]>,
     chain: Option<&'a [RawSignature]>,
@@ -18,7 +35,7 @@ pub(super) struct Embed<'a> {
 
 impl<'a> Embed<'a> {
     /// The embed of a task with this workflow.
-    pub(super) fn of(workflow: Option<&'a Workflow>) -> Self {
+    fn of(workflow: Option<&'a Workflow>) -> Self {
         let list = |list: &'a [RawSignature]| Some(list).filter(|list| !list.is_empty());
         let Some(workflow) = workflow else {
             return Self { callbacks: None, errbacks: None, chain: None, chord: None };
@@ -47,7 +64,8 @@ pub(super) struct ReadEmbed<'a> {
 
 /// Reads the embed of a protocol 2 body, or the same fields of a protocol 1 body, into `workflow`.
 pub(super) fn read(embed: &RawValue, workflow: &mut Workflow) -> Result<(), Reason> {
-    if is_nothing(embed) {
+    // Nothing follows from most tasks, and nothing else says so then.
+    if matches!(embed.get(), NOTHING | PYTHONS_NOTHING) || is_nothing(embed) {
         return Ok(());
     }
     let wrong =
@@ -99,4 +117,36 @@ fn signature(name: &'static str, json: &RawValue) -> Result<RawSignature, Reason
         found: format!("{} ({})", kind_of(json.get()), discreet(&error)),
         expected: "a signature: {task, args, kwargs, options, …}",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_as_serde_does_and_read_as_nothing() {
+        let none = Workflow::default();
+        for workflow in [None, Some(&none)] {
+            let text = write(workflow).unwrap();
+            assert_eq!(text, serde_json::to_string(&Embed::of(workflow)).unwrap());
+        }
+        for text in [NOTHING, PYTHONS_NOTHING] {
+            let read_whole: ReadEmbed<'_> = serde_json::from_str(text).unwrap();
+            let ReadEmbed { callbacks, errbacks, chain, chord } = read_whole;
+            assert!([callbacks, errbacks, chain, chord].iter().all(Option::is_none));
+            let raw: &RawValue = serde_json::from_str(text).unwrap();
+            let mut workflow = Workflow::default();
+            read(raw, &mut workflow).unwrap();
+            assert_eq!(workflow, none);
+        }
+    }
+
+    #[test]
+    fn one_that_follows_is_written() {
+        let next = RawSignature { task: "next".into(), ..RawSignature::default() };
+        let workflow = Workflow { errbacks: vec![next], ..Workflow::default() };
+        let text = write(Some(&workflow)).unwrap();
+        assert!(text.contains(r#""errbacks":[{"task":"next""#), "{text}");
+        assert!(text.starts_with(r#"{"callbacks":null,"#), "{text}");
+    }
 }

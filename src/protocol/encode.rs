@@ -1,13 +1,13 @@
 //! Makes a message of Celery's protocol 2 out of a task.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::embed::Embed;
-use super::private::{self, Private};
-use super::{EncodeError, JSON, Properties, WireMessage, compression, headers, repr};
+use super::encoded::{EncodedProperties, EncodedTask, HeaderValue};
+use super::{EncodeError, WireMessage, compression, embed, headers, private, repr};
 use crate::core::{Timestamp, instant};
 use crate::task::{Durability, Message, Workflow};
 
@@ -27,6 +27,14 @@ static ORIGIN: LazyLock<String> = LazyLock::new(|| format!("gen{}@{}", std::proc
 /// # Errors
 /// The arguments are no JSON array and object, or another part cannot be written as JSON.
 pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeError> {
+    encode_parts(message, now).map(WireMessage::from)
+}
+
+/// The same as [`encode`], in the parts of which a client library makes its own form.
+///
+/// # Errors
+/// Those of [`encode`].
+pub(crate) fn encode_parts(message: &Message, now: Timestamp) -> Result<EncodedTask<'_>, EncodeError> {
     let args = if message.arguments.args.is_empty() { "[]" } else { &message.arguments.args };
     let kwargs = if message.arguments.kwargs.is_empty() { "{}" } else { &message.arguments.kwargs };
     let wrong = |part, expected, error: serde_json::Error| EncodeError::Arguments {
@@ -46,89 +54,112 @@ pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeEr
         what,
         error: error.to_string(),
     };
-    let embed = serde_json::to_string(&Embed::of(workflow)).map_err(|error| json("signatures", error))?;
+    let embed = embed::write(workflow).map_err(|error| json("signatures", error))?;
     // The arguments are JSON text already. The body takes that text as it is, so that no number changes.
-    let mut body = String::with_capacity(args.len() + kwargs.len() + embed.len() + 4);
+    let mut body = Vec::with_capacity(args.len() + kwargs.len() + embed.len() + 4);
     for part in ["[", args, ",", kwargs, ",", &embed, "]"] {
-        body.push_str(part);
+        body.extend_from_slice(part.as_bytes());
     }
-
-    let mut private = Private::of(message);
-    let mut headers = celery_headers(message, workflow);
-    for (name, made, given) in
-        [("argsrepr", argsrepr, &mut private.argsrepr), ("kwargsrepr", kwargsrepr, &mut private.kwargsrepr)]
-    {
-        // The application's own text wins. The private header records that, so that a retry keeps the text.
-        let instead = message.headers.0.get(name).and_then(Value::as_str);
-        *given = instead.is_some();
-        headers.insert(name.to_owned(), instead.map_or(Value::String(made), Value::from));
-    }
-    let private = serde_json::to_string(&private).map_err(|error| json("state", error))?;
-    headers.insert(private::HEADER.to_owned(), private.into());
-
-    let mut body = body.into_bytes();
     // A step of another program may name a compression that is not known here. Its body goes as it is.
     let packed = message.headers.property("compression").and_then(|name| compression::pack(&body, name));
-    if let Some((packed, name)) = packed {
+    let compression = packed.map(|(packed, name)| {
         body = packed;
-        headers.insert("compression".to_owned(), name.into());
-    }
-    Ok(WireMessage { properties: properties(message, workflow, now), headers, body })
+        name
+    });
+
+    // The application's own text wins. The private header records that, so that a retry keeps the text.
+    let given = |name: &str| message.headers.0.get(name).and_then(Value::as_str);
+    let (given_args, given_kwargs) = (given("argsrepr"), given("kwargsrepr"));
+    let private = private::write(message, given_args.is_some(), given_kwargs.is_some());
+    let texts = ToolTexts {
+        argsrepr: given_args.map_or(Cow::Owned(argsrepr), Cow::Borrowed),
+        kwargsrepr: given_kwargs.map_or(Cow::Owned(kwargsrepr), Cow::Borrowed),
+        private: private.map_err(|error| json("state", error))?,
+    };
+    let headers = sorted_headers(message, workflow, texts, compression);
+    Ok(EncodedTask { properties: properties(message, workflow, now), headers, body })
 }
 
-fn properties(message: &Message, workflow: Option<&Workflow>, now: Timestamp) -> Properties {
-    Properties {
-        content_type: Some(JSON.to_owned()),
-        content_encoding: Some("utf-8".to_owned()),
-        delivery_mode: Some(if message.durability == Durability::Memory { 1 } else { 2 }),
-        priority: Some(message.priority),
-        correlation_id: Some(message.id.to_string()),
-        reply_to: workflow.and_then(|workflow| workflow.reply_to.clone()),
+/// The headers that are texts made of the task.
+struct ToolTexts<'a> {
+    argsrepr: Cow<'a, str>,
+    kwargsrepr: Cow<'a, str>,
+    private: String,
+}
+
+fn properties<'a>(
+    message: &'a Message,
+    workflow: Option<&'a Workflow>,
+    now: Timestamp,
+) -> EncodedProperties<'a> {
+    EncodedProperties {
+        delivery_mode: if message.durability == Durability::Memory { 1 } else { 2 },
+        priority: message.priority,
+        correlation_id: message.id.as_str(),
+        reply_to: workflow.and_then(|workflow| workflow.reply_to.as_deref()),
         // RabbitMQ drops an expired message and tells nobody, so only a message that may vanish gets an expiration.
         expiration: message
             .expires
             .filter(|_| message.may_vanish())
             .map(|at| at.since(now).as_millis().to_string()),
-        message_id: message.headers.property("message_id").map(str::to_owned),
-        app_id: message.headers.property("app_id").map(str::to_owned),
-        kind: message.headers.property("type").map(str::to_owned),
+        message_id: message.headers.property("message_id"),
+        app_id: message.headers.property("app_id"),
+        kind: message.headers.property("type"),
     }
 }
 
-fn celery_headers(message: &Message, workflow: Option<&Workflow>) -> Map<String, Value> {
-    let none = Workflow::default();
-    let workflow = workflow.unwrap_or(&none);
-    let custom = message.headers.0.iter().filter(|(name, _)| headers::is_custom(name));
-    let id = |id: &crate::task::TaskId| Value::from(id.as_str());
-    let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
-    let time = |time: Option<Timestamp>| time.map_or(Value::Null, |time| instant::write(time).into());
-    let stamped = match workflow.stamped_headers.as_slice() {
-        [] => Value::Null,
-        names => names.into(),
+/// All headers, sorted by name.
+fn sorted_headers<'a>(
+    message: &'a Message,
+    workflow: Option<&'a Workflow>,
+    texts: ToolTexts<'a>,
+    compression: Option<&'static str>,
+) -> Vec<(&'a str, HeaderValue<'a>)> {
+    let text = |text: &'a str| HeaderValue::Text(text.into());
+    let time = |time: Option<Timestamp>| {
+        time.map_or(HeaderValue::Null, |time| HeaderValue::Text(instant::write(time).into()))
     };
-    let stamps = workflow.stamps.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let stamped = match workflow.map(|workflow| workflow.stamped_headers.as_slice()) {
+        None | Some([]) => HeaderValue::Null,
+        Some(names) => HeaderValue::Json(Cow::Owned(names.into())),
+    };
+    let origin = workflow.and_then(|workflow| workflow.origin.as_deref()).unwrap_or(ORIGIN.as_str());
+    let root = workflow.and_then(|workflow| workflow.root_id.as_ref()).unwrap_or(&message.id);
+    let nesting = workflow.map_or(0, |workflow| workflow.replaced_task_nesting);
+    // They are written in the order of their names, so that the sort below mostly finds nothing to do.
     let celerys = [
-        ("lang", LANG.into()),
-        ("task", message.task.as_str().into()),
-        ("id", id(&message.id)),
-        ("shadow", text(&workflow.shadow)),
+        ("argsrepr", HeaderValue::Text(texts.argsrepr)),
+        (private::HEADER, HeaderValue::Text(texts.private.into())),
         ("eta", time(message.eta)),
         ("expires", time(message.expires)),
-        ("group", text(&workflow.group)),
-        ("group_index", workflow.group_index.into()),
-        ("retries", message.retries.into()),
-        ("timelimit", Value::Array(vec![seconds(message.time_limit), seconds(message.soft_time_limit)])),
-        ("root_id", id(workflow.root_id.as_ref().unwrap_or(&message.id))),
-        ("parent_id", workflow.parent_id.as_ref().map_or(Value::Null, id)),
-        ("origin", workflow.origin.as_deref().unwrap_or(&ORIGIN).into()),
-        ("ignore_result", message.ignore_result.into()),
-        ("replaced_task_nesting", workflow.replaced_task_nesting.into()),
+        ("group", HeaderValue::text(workflow.and_then(|workflow| workflow.group.as_deref()))),
+        ("group_index", HeaderValue::number(workflow.and_then(|workflow| workflow.group_index))),
+        ("id", text(message.id.as_str())),
+        ("ignore_result", HeaderValue::Bool(message.ignore_result)),
+        ("kwargsrepr", HeaderValue::Text(texts.kwargsrepr)),
+        ("lang", text(LANG)),
+        ("origin", text(origin)),
+        (
+            "parent_id",
+            HeaderValue::text(workflow.and_then(|workflow| Some(workflow.parent_id.as_ref()?.as_str()))),
+        ),
+        ("replaced_task_nesting", HeaderValue::Number(nesting)),
+        ("retries", HeaderValue::Number(message.retries)),
+        ("root_id", text(root.as_str())),
+        ("shadow", HeaderValue::text(workflow.and_then(|workflow| workflow.shadow.as_deref()))),
         ("stamped_headers", stamped),
-        ("stamps", Value::Object(stamps)),
+        ("stamps", HeaderValue::Table(workflow.map(|workflow| &workflow.stamps.0))),
+        ("task", text(&message.task)),
+        ("timelimit", HeaderValue::Pair([seconds(message.time_limit), seconds(message.soft_time_limit)])),
     ];
-    // Made in one go, which is quicker than one by one.
-    let custom = custom.map(|(name, value)| (name.clone(), value.clone()));
-    custom.chain(celerys.map(|(name, value)| (name.to_owned(), value))).collect()
+    let custom = message.headers.0.iter().filter(|(name, _)| headers::is_custom(name));
+    let custom = custom.map(|(name, value)| (name.as_str(), HeaderValue::Json(Cow::Borrowed(value))));
+    let mut all = Vec::with_capacity(celerys.len() + message.headers.0.len() + 1);
+    all.extend(celerys);
+    all.extend(compression.map(|name| ("compression", text(name))));
+    all.extend(custom);
+    all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    all
 }
 
 /// A number of seconds: whole seconds as an integer, as Python's users write them.

@@ -98,20 +98,18 @@ impl<'a> HeaderFields<'a> {
 
     /// The id of a task, which has 1 to 255 bytes.
     pub(super) fn id(&self, name: &'static str) -> Result<Option<TaskId>, Reason> {
-        match self.name(name)? {
-            Some(id) if id.is_empty() || id.len() > 255 => {
-                Err(wrong(name, &Value::from(id), "text of 1 to 255 bytes"))
-            }
-            id => Ok(id.map(|id| TaskId::from(&*id))),
-        }
+        self.name(name)?.map(|id| usable_id(name, id).map(|id| TaskId::from(&*id))).transpose()
     }
 
-    /// The id of another task. An empty text stands for none.
-    pub(super) fn relative(&self, name: &'static str) -> Result<Option<TaskId>, Reason> {
-        if self.name(name).is_ok_and(|id| id.is_some_and(|id| id.is_empty())) {
-            return Ok(None);
+    /// The id of another task, or of this task itself, whose id is `own`. An empty text stands for none.
+    pub(super) fn relative(&self, name: &'static str, own: &TaskId) -> Result<Option<TaskId>, Reason> {
+        match self.name(name)? {
+            None => Ok(None),
+            Some(id) if id.is_empty() => Ok(None),
+            // The first task of a workflow is its own root, as most tasks are.
+            Some(id) if id == own.as_str() => Ok(Some(own.clone())),
+            Some(id) => usable_id(name, id).map(|id| Some(TaskId::from(&*id))),
         }
-        self.id(name)
     }
 
     /// A [count](option_value::count).
@@ -189,6 +187,14 @@ impl<'a> HeaderFields<'a> {
             Some(other) => Err(wrong(name, &other, "a table")),
         }
     }
+}
+
+/// The text of a header if a task can have it for an id.
+fn usable_id<'a>(name: &'static str, id: Cow<'a, str>) -> Result<Cow<'a, str>, Reason> {
+    if id.is_empty() || id.len() > 255 {
+        return Err(wrong(name, &Value::from(id), "text of 1 to 255 bytes"));
+    }
+    Ok(id)
 }
 
 /// The error of a header with a wrong value.

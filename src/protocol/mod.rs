@@ -11,6 +11,7 @@ mod compression;
 mod decode;
 mod embed;
 mod encode;
+mod encoded;
 mod error;
 mod headers;
 mod private;
@@ -22,15 +23,21 @@ pub mod control;
 pub mod events;
 pub mod result;
 
-#[cfg(feature = "amqp")]
-pub(crate) use decode::refused;
 pub use decode::{Arrival, decode, decode_parts};
+#[cfg(feature = "amqp")]
+pub(crate) use decode::{decode_borrowed, refused};
 pub use encode::encode;
+#[cfg(feature = "amqp")]
+pub(crate) use encode::encode_parts;
 #[cfg(feature = "metrics")]
 pub(crate) use encode::host;
+#[cfg(feature = "amqp")]
+pub(crate) use encoded::{ENCODING, EncodedTask, HeaderValue};
 pub use error::{DecodeError, EncodeError, Reason, Recognised};
 pub(crate) use repr::{keyword as keyword_repr, positional_of as positional_repr};
 pub use table::{Field, Table};
+#[cfg(feature = "amqp")]
+pub(crate) use wire::BorrowedProperties;
 pub use wire::{Properties, WireMessage};
 
 /// The media type of all bodies that Celeriac writes, and the only one that it reads.

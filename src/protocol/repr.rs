@@ -15,6 +15,8 @@ use crate::task::{Headers, SHOWN_AS_LIST};
 /// The most characters of the text, as Celery's `resultrepr_maxsize`.
 const MAX_CHARS: i64 = 1024;
 const MAX_LEVELS: usize = 3;
+/// The most bytes that are set aside for a text. A longer one makes room for itself.
+const LIKELY: usize = 1024;
 
 /// Shows a JSON array as a Python tuple: `(2, 'x')`.
 pub(crate) fn positional(args: &str) -> Result<String, serde_json::Error> {
@@ -67,6 +69,12 @@ enum Shape {
 }
 
 fn run(text: &str, shape: Shape) -> Result<String, serde_json::Error> {
+    // Most tasks have no arguments of one of the two kinds.
+    match (text, shape) {
+        ("[]", Shape::Tuple) => return Ok("()".to_owned()),
+        ("{}", Shape::Dict) => return Ok("{}".to_owned()),
+        _ => {}
+    }
     // This checks the JSON at any depth. Numbers stay text, so that a number with forty digits is shown with forty.
     let json: &RawValue = serde_json::from_str(text)?;
     let found = match json.get().as_bytes().first() {
@@ -97,7 +105,9 @@ struct OpenContainer {
 
 /// The text of a value, whose array has this bracket if it is one.
 fn shown(json: &str, array: &'static str) -> String {
-    let mut writer = ReprWriter { out: String::new(), left: MAX_CHARS, cut: false };
+    // The text is about as long as the JSON, and little longer than the most characters.
+    let room = json.len().min(LIKELY) + 16;
+    let mut writer = ReprWriter { out: String::with_capacity(room), left: MAX_CHARS, cut: false };
     let mut open: Vec<OpenContainer> = Vec::new();
     let mut tokens = Tokens::of(json);
     while let Some(token) = tokens.next() {
@@ -316,6 +326,16 @@ mod tests {
             ("é", "'é'"),
         ] {
             assert_eq!(text(plain), python);
+        }
+    }
+
+    #[test]
+    fn no_arguments_are_shown_as_any_others() {
+        for empty in ["[]", "[ ]", " []"] {
+            assert_eq!(positional(empty).unwrap(), "()");
+        }
+        for empty in ["{}", "{ }", "{} "] {
+            assert_eq!(keyword(empty).unwrap(), "{}");
         }
     }
 

@@ -14,6 +14,16 @@ pub trait Table {
 
     /// Calls `show` with each header.
     fn each(&self, show: &mut dyn FnMut(&str, Field<'_>));
+
+    /// Calls `show` with each header whose name is `wanted`. A table that has to make a [`Field`] of a header makes none of the
+    /// others.
+    fn each_of(&self, wanted: &dyn Fn(&str) -> bool, show: &mut dyn FnMut(&str, Field<'_>)) {
+        self.each(&mut |name, field| {
+            if wanted(name) {
+                show(name, field);
+            }
+        });
+    }
 }
 
 /// The value of a header.

@@ -40,3 +40,33 @@ pub struct Properties {
     /// The kind of the message in the application's terms, AMQP's `type`; Celery sets none.
     pub kind: Option<String>,
 }
+
+/// The same as [`Properties`], borrowed from wherever the message lies. A message that comes is read by them without a copy of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BorrowedProperties<'a> {
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) content_encoding: Option<&'a str>,
+    pub(crate) delivery_mode: Option<u8>,
+    pub(crate) priority: Option<u8>,
+    pub(crate) correlation_id: Option<&'a str>,
+    pub(crate) reply_to: Option<&'a str>,
+    pub(crate) message_id: Option<&'a str>,
+    pub(crate) app_id: Option<&'a str>,
+    pub(crate) kind: Option<&'a str>,
+}
+
+impl<'a> From<&'a Properties> for BorrowedProperties<'a> {
+    fn from(properties: &'a Properties) -> Self {
+        Self {
+            content_type: properties.content_type.as_deref(),
+            content_encoding: properties.content_encoding.as_deref(),
+            delivery_mode: properties.delivery_mode,
+            priority: properties.priority,
+            correlation_id: properties.correlation_id.as_deref(),
+            reply_to: properties.reply_to.as_deref(),
+            message_id: properties.message_id.as_deref(),
+            app_id: properties.app_id.as_deref(),
+            kind: properties.kind.as_deref(),
+        }
+    }
+}

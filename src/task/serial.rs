@@ -4,8 +4,10 @@
 //! never runs more tasks at a time than its concurrency, and they start in the order in which they were accepted. Their
 //! messages wait in the broker, where all messages wait; [`core::lane`](crate::core::lane) decides.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,9 +20,15 @@ pub use crate::core::lane::{AfterFailure, Newcomer};
 /// any length can be a key.
 const LONGEST_KEY: usize = 480;
 
-/// The name of a lane. Clones share one text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneName(Arc<Name>);
+/// The name of a lane. Clones share one text, and its hash is worked out once.
+#[derive(Clone)]
+pub struct LaneName(Arc<SharedName>);
+
+struct SharedName {
+    name: Name,
+    /// The hash of the name, with keys that are of this process.
+    hash: u64,
+}
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename = "LaneName")]
@@ -29,33 +37,75 @@ struct Name {
     key: String,
 }
 
+/// The keys of the hashes. They are random, so that nobody can choose serial keys whose lanes have one hash.
+static HASH_KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl From<Name> for LaneName {
+    fn from(name: Name) -> Self {
+        let hash = HASH_KEYS.hash_one(&name);
+        Self(Arc::new(SharedName { name, hash }))
+    }
+}
+
 impl LaneName {
     /// Names the lane of this key within this scope. The scope is a task's name, or the name that several tasks share
     /// on purpose.
     pub fn new(scope: impl Into<String>, key: impl Into<String>) -> Self {
-        Self(Arc::new(Name { scope: cut(scope.into()), key: cut(key.into()) }))
+        Self::from(Name { scope: cut(scope.into()), key: cut(key.into()) })
     }
 
     /// The scope within which the key is unique.
     pub fn scope(&self) -> &str {
-        &self.0.scope
+        &self.0.name.scope
     }
 
     /// The key within the scope.
     pub fn key(&self) -> &str {
-        &self.0.key
+        &self.0.name.key
+    }
+}
+
+impl fmt::Debug for LaneName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LaneName").field(&self.0.name).finish()
+    }
+}
+
+impl PartialEq for LaneName {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || (self.0.hash == other.0.hash && self.0.name == other.0.name)
+    }
+}
+
+impl Eq for LaneName {}
+
+impl Hash for LaneName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl Ord for LaneName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl PartialOrd for LaneName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl Serialize for LaneName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.0.name.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for LaneName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Name::deserialize(deserializer).map(|name| Self(Arc::new(name)))
+        Name::deserialize(deserializer).map(Self::from)
     }
 }
 
@@ -206,5 +256,18 @@ mod tests {
         assert!(a != b && a.key().len() <= LONGEST_KEY && a.key().starts_with("üü"));
         assert_eq!(a, lane('a'));
         assert_eq!(LaneName::new("greet", "joe-dimagi").to_string(), "greet-joe-dimagi");
+    }
+
+    #[test]
+    fn a_name_that_was_read_is_the_one_that_was_written() {
+        let hash = |name: &LaneName| RandomState::hash_one(&HASH_KEYS, name);
+        let written = LaneName::new("app::sync", "ab");
+        let text = serde_json::to_string(&written).unwrap();
+        assert_eq!(text, r#"{"scope":"app::sync","key":"ab"}"#);
+        let read: LaneName = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read, hash(&read)), (&written, hash(&written)));
+        // The same text, parted elsewhere.
+        let other = LaneName::new("app::synca", "b");
+        assert!(other != written && hash(&other) != hash(&written) && other > written);
     }
 }

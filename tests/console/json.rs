@@ -113,6 +113,9 @@ async fn the_documented_fields_are_those_of_the_answers() {
         let found = at(answer, path);
         assert!(!found.is_empty(), "`{place}` is empty in {answer}");
         for object in found {
+            if object.is_null() && place.ends_with(".counting") {
+                continue; // the count was over at once; a unit test compares its fields with the manual
+            }
             let object = object.as_object().unwrap_or_else(|| panic!("`{place}` is no object: {object}"));
             let there: BTreeSet<String> = object.keys().cloned().collect();
             let (more, less): (Vec<_>, Vec<_>) =

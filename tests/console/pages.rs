@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use celeriac::Celeriac;
+use celeriac::catalogue::{Pool, QueueRow, TargetClass};
 use celeriac::web::Console;
 use serde_json::{Value, json};
 
-use super::kit::{data, embedded, failed, get, on_both, open, page, start};
+use super::kit::{builder, data, embedded, failed, get, on_both, open, page, start};
 use super::tasks::{blocks, fails, import, let_go, mail, rejects, waits};
 
 /// The most bytes of a page.
@@ -374,5 +375,28 @@ async fn what_cannot_be_is_a_page_that_says_so() {
             told.body
         );
     }
+    celeriac.shutdown().await.unwrap();
+}
+
+/// The columns that say nothing to the runtime are there for whoever looks at the queue.
+#[actix_web::test]
+async fn what_the_catalogue_says_of_a_queue_is_on_its_page() {
+    let row = QueueRow::new("exports")
+        .with_pool(Pool::Io)
+        .with_target_class(TargetClass::Minutes)
+        .with_description("Exports of forms")
+        .with_target_comment("people look at the page meanwhile")
+        .with_typical_duration("a minute or two")
+        .with_notes("see the runbook of exports");
+    let celeriac = builder().queue(row).in_memory().start().await.unwrap();
+    let says = [
+        "Exports of forms",
+        "people look at the page meanwhile",
+        "a minute or two",
+        "see the runbook of exports",
+        TargetClass::Minutes.as_str(),
+    ];
+    let is_right = |body: &str| says.iter().all(|text| body.contains(*text));
+    page(&open(&celeriac), "/queue?name=exports", is_right).await;
     celeriac.shutdown().await.unwrap();
 }

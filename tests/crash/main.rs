@@ -12,6 +12,9 @@ mod bulk;
 mod cases;
 mod child;
 mod deploys;
+#[path = "../embedded_store/earlier.rs"]
+mod earlier;
+mod earlier_store;
 mod exports;
 mod full_disk;
 mod kills;
@@ -27,12 +30,13 @@ mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 21] = [
+const CASES: [(&str, fn()); 22] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("brakes::killed_in_the_middle", brakes::killed_in_the_middle),
     ("bulk::killed_in_the_middle", bulk::killed_in_the_middle),
     ("deploys::a_new_program_takes_over_under_load", deploys::a_new_program_takes_over_under_load),
     ("deploys::open_pages_do_not_hold_up_the_end", deploys::open_pages_do_not_hold_up_the_end),
+    ("earlier_store::killed_while_it_is_taken_over", earlier_store::killed_while_it_is_taken_over),
     ("exports::killed_at_every_step", exports::killed_at_every_step),
     ("exports::killed_at_random_moments", exports::killed_at_random_moments),
     ("kills::at_random_moments", kills::at_random_moments),

@@ -9,35 +9,8 @@ use celeriac::broker::conformance::counts;
 use celeriac::broker::embedded::{flush_log, salvage, verify};
 use celeriac::broker::{Broker, BrokerError};
 
+use crate::earlier::make_earlier;
 use crate::{CHILD, copy, drain, ids, large, log_file, open, publish, shared, shrink};
-
-const TABLES: [&str; 6] = ["messages", "tasks", "dead", "expiries", "meta", "lanes"];
-
-/// Makes of a store one of the earlier layout, which wrote each commit to the database's journal: all rows are there.
-fn make_earlier(dir: &Path) {
-    flush_log(dir).unwrap();
-    let db = fjall::Database::builder(dir.join("db"))
-        .journal_compression(fjall::CompressionType::None)
-        .open()
-        .unwrap();
-    let tables = TABLES.map(|table| db.keyspace(table, fjall::KeyspaceCreateOptions::default).unwrap());
-    for (name, table) in TABLES.iter().zip(&tables).filter(|(name, _)| **name != "meta") {
-        for row in table.iter() {
-            let (key, value) = row.into_inner().unwrap();
-            table.insert(key, value).unwrap_or_else(|error| panic!("{name}: {error}"));
-        }
-    }
-    let meta = &tables[4];
-    meta.remove("log").unwrap();
-    for row in meta.iter() {
-        let (key, value) = row.into_inner().unwrap();
-        meta.insert(key, value).unwrap();
-    }
-    db.persist(fjall::PersistMode::SyncAll).unwrap();
-    drop((tables, db));
-    std::fs::remove_dir_all(dir.join("db/log")).unwrap();
-    std::fs::write(dir.join("layout"), "celeriac store, layout 2\n").unwrap();
-}
 
 /// A store of the earlier layout opens with all that is in its journal, and becomes one of this layout. What is settled afterwards
 /// does not come back from the journal.

@@ -4,6 +4,7 @@ mod arguments;
 mod crash_count;
 mod damage;
 mod damaged_block;
+mod earlier;
 mod failed;
 mod full_disk;
 mod limits;

@@ -48,6 +48,7 @@ const CASES: &[cases::Case] = &[
     ("spans::what_follows_from_a_body_is_in_its_trace", spans::what_follows_from_a_body_is_in_its_trace),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),
     ("slots::are_given_up_at_a_checkpoint", slots::are_given_up_at_a_checkpoint),
+    ("slots::come_back_when_a_child_dies", slots::come_back_when_a_child_dies),
     (
         "shutdown::waits_for_bodies_and_ends_those_that_are_deaf",
         shutdown::waits_for_bodies_and_ends_those_that_are_deaf,

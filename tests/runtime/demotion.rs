@@ -6,7 +6,7 @@ use celeriac::core::explanation::TaskReason;
 use celeriac::core::token_bucket::RateLimit;
 use celeriac::task;
 
-use crate::kit::{builder, io_queue};
+use crate::kit::{LONG, builder, io_queue};
 
 #[task(name = "demotion.any")]
 async fn any() {}
@@ -37,6 +37,9 @@ async fn the_calls_above_the_rate_of_a_tenant_go_elsewhere() {
     let last = explanation.reasons.last().unwrap();
     assert_eq!(last, &TaskReason::Demoted { from: "celery".to_owned() }, "{explanation:?}");
     assert_eq!(explanation.reason().code(), "paused", "{explanation:?}");
+    // It keeps nothing from starting.
+    celeriac.resume("celery_slow").await.unwrap();
+    assert_eq!(demoted.get(LONG).await, Ok(()));
     assert_eq!(celeriac.demoted_calls(), BTreeMap::from([("celery".to_owned(), 3)]));
     celeriac.shutdown().await.unwrap();
 }

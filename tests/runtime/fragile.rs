@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use celeriac::catalogue::{Catalogue, Pool, PoolRow};
 use celeriac::core::{IoFailure, Timestamp};
 use celeriac::store::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateStore, GroupResult, GroupStore, Leadership,
@@ -19,7 +20,7 @@ use celeriac::task::{PermitAnswer, PermitHolder, PermitKeeper, TaskResult, Track
 use celeriac::{Celeriac, Context, State, TaskError, TaskId, task};
 
 use self::broker::FragileBroker;
-use crate::kit::{LONG, add, builder, until};
+use crate::kit::{Gate, LONG, add, builder, hold, io_queue, quiet, until};
 
 mod broker;
 
@@ -50,6 +51,8 @@ struct FragileStore {
     inner: Arc<MemoryStore>,
     windows: Mutex<HashMap<UniqueKey, (TaskId, bool)>>,
     strikes: Arc<Strikes>,
+    /// Where it waits before it says what is revoked.
+    gate: Option<Arc<Gate>>,
 }
 
 #[async_trait]
@@ -92,6 +95,9 @@ impl Store for FragileStore {
     }
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         self.strikes.strike("revoked");
+        if let Some(gate) = &self.gate {
+            gate.pass().await;
+        }
         self.inner.revoked(ids, now).await
     }
     fn is_known_revoked(&self, _: &TaskId, _: Timestamp) -> Option<bool> {
@@ -136,6 +142,10 @@ impl Store for FragileStore {
 }
 
 impl FragileStore {
+    fn new(strikes: Arc<Strikes>, gate: Option<Arc<Gate>>) -> Arc<Self> {
+        Arc::new(Self { inner: Arc::default(), windows: Mutex::default(), strikes, gate })
+    }
+
     fn chords_of(&self) -> &dyn ChordStore {
         self.inner.chords().unwrap()
     }
@@ -405,9 +415,7 @@ const STORE: &[(&str, bool)] = &[
 async fn a_store_that_panics_anywhere_stalls_no_task() {
     for (at, again) in STORE.iter().copied() {
         let strikes = Strikes::at(at);
-        let store =
-            FragileStore { inner: Arc::default(), windows: Mutex::default(), strikes: Arc::clone(&strikes) };
-        let store = Arc::new(store);
+        let store = FragileStore::new(Arc::clone(&strikes), None);
         let start = || {
             let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
             builder().broker(broker, Arc::clone(&store) as _).start()
@@ -451,4 +459,48 @@ async fn a_broker_that_panics_anywhere_stalls_no_task() {
             assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());
         }
     }
+}
+
+/// Whatever a queue has to do again because its broker panicked, the slots of its pool are all there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_panics_takes_no_slot_along() {
+    quiet();
+    for at in ["publish", "counts", "settle", "consume", "note_started"] {
+        let store = Arc::<MemoryStore>::default();
+        let broker = FragileBroker::over(Arc::clone(&store), true, Strikes::at(at));
+        let catalogue = Catalogue::new()
+            .with_pool(Pool::Io, PoolRow::new(2).with_room(0).with_reserve(0))
+            .with_queue(io_queue("io", 4));
+        let builder = Celeriac::builder().catalogue(catalogue).broker(broker, store);
+        let celeriac = builder.start().await.unwrap();
+        eight_tasks_end(&celeriac, false).await;
+        until("no slot is taken", async || celeriac.pools().iter().all(|pool| pool.running == 0)).await;
+        let gate = Gate::new();
+        for _ in 0..4 {
+            drop(insist(|| hold::s(gate.name.clone()).send(celeriac.client())).await);
+        }
+        gate.entered(2).await;
+        gate.open();
+        gate.left(4).await;
+        assert_eq!(gate.gauge.most(), 2, "panics in `{at}`");
+        celeriac.shutdown().await.unwrap();
+    }
+}
+
+/// A task waits until the store has said that it is not revoked. That is the reason which is told, and then the task starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_asked_is_named_until_it_answers() {
+    let gate = Gate::new();
+    let store = FragileStore::new(Strikes::at("nothing"), Some(Arc::clone(&gate)));
+    let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
+    let celeriac = builder().broker(broker, store).start().await.unwrap();
+    let waiting = add::s(1, 2).send(celeriac.client()).await.unwrap();
+    gate.entered(1).await;
+    until("the store is named", async || {
+        celeriac.explain(waiting.id()).await.unwrap().reason().code() == "store_asked"
+    })
+    .await;
+    gate.open();
+    assert_eq!(waiting.get(LONG).await, Ok(3));
+    celeriac.shutdown().await.unwrap();
 }

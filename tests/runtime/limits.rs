@@ -12,7 +12,7 @@ use celeriac::task::{TENANT, TaskError};
 use celeriac::{AsyncResult, Builder, Celeriac, Context, State, TaskId, task};
 use futures_util::future::try_join_all;
 
-use crate::kit::{Gate, LONG, add, builder, on_both, record, until_status};
+use crate::kit::{Gate, LONG, add, builder, on_both, record, until, until_status};
 
 /// Waits at a gate, and then ends as it is told.
 #[task(queue = "io", max_running = 2, limit_key = "{gateway}", max_retries = 0)]
@@ -322,6 +322,36 @@ async fn hours_hold_back_what_comes_outside_of_them() {
     }
 }
 
+/// Whichever part of a limit holds a task is named, and without the limit the task starts.
+#[tokio::test]
+async fn each_part_of_a_limit_is_named_until_it_is_gone() {
+    let parts: [(usize, fn(&mut StartLimit), &str); 3] = [
+        (1, |limit| limit.rate = RateLimit::parse("1/h").unwrap(), "its rate of 1/h is used up"),
+        (1, |limit| limit.daily = Some(1), "1 have started today"),
+        (0, |limit| limit.hours = Some(AllowedHours::new("20:00-06:00", None).unwrap()), "it allows "),
+    ];
+    for (before, part, says) in parts {
+        let dir = tempfile::tempdir().unwrap();
+        let limited = with(Catalogue::new().with_limit(row(part)));
+        let celeriac = limited.directory(dir.path()).start().await.unwrap();
+        for _ in 0..before {
+            assert_eq!(report(&celeriac, "demo").await.get(LONG).await.as_deref(), Ok("demo"));
+        }
+        let held = report(&celeriac, "demo").await;
+        // At first the store may have to be asked.
+        until(says, async || {
+            let told = celeriac.explain(held.id()).await.unwrap();
+            told.reason().code() == "held" && told.to_string().contains(says)
+        })
+        .await;
+        celeriac.shutdown().await.unwrap();
+        let free = with(Catalogue::new()).directory(dir.path()).start().await.unwrap();
+        let freed = free.async_result(held.id().clone());
+        assert_eq!(freed.get::<String>(LONG).await.as_deref(), Ok("demo"), "{says}");
+        free.shutdown().await.unwrap();
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 enum GatewayError {
     #[error("the gateway is down")]
@@ -376,6 +406,8 @@ async fn a_key_with_too_many_errors_pauses_and_one_run_finds_out() {
         let held = text(&one, "fine").await;
         assert_eq!(text(&two, "fine").await.get(LONG).await, Ok(()), "another key");
         until_status(&celeriac, "io", |queue| (queue.held, queue.running) == (1, 0)).await;
+        let told = celeriac.explain(held.id()).await.unwrap();
+        assert!(told.to_string().contains("it pauses after 2 errors of 4 runs"), "{told}");
         assert_eq!(held.revoke(false).await, Ok(true));
 
         let run = async |fails: bool| finds_out::s(one.clone(), fails).send(celeriac.client()).await.unwrap();

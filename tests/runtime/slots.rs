@@ -310,6 +310,24 @@ async fn the_reserve_is_named_until_there_are_more_slots() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// The catalogue says that the tasks are short, and so the reserve is not kept from them, although none was measured.
+#[tokio::test]
+async fn what_the_catalogue_calls_short_may_use_the_reserve() {
+    let bulk = io_queue("bulk", 4).with_target(HOUR).with_typical_duration("100ms");
+    let catalogue = Catalogue::new()
+        .with_pool(Pool::Io, PoolRow::new(2).with_room(0).with_reserve(1))
+        .with_queue(io_queue("urgent", 4).with_target(Duration::from_secs(1)))
+        .with_queue(bulk);
+    let celeriac = start(catalogue).await;
+    let gate = Gate::new();
+    held(&celeriac, "bulk", &gate).await;
+    held(&celeriac, "bulk", &gate).await;
+    gate.entered(2).await;
+    gate.open();
+    gate.left(2).await;
+    celeriac.shutdown().await.unwrap();
+}
+
 /// A tenant that has had more waits until the other one has had its turn.
 #[tokio::test]
 async fn a_share_that_is_used_up_is_named_until_the_other_tenant_has_had_its_turn() {

@@ -3,6 +3,7 @@
 mod appearance;
 mod browser;
 mod chromium;
+mod forecast;
 mod guards;
 mod program;
 mod proxy;

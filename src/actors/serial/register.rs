@@ -1,17 +1,22 @@
-//! The register of the living serial actors, by lane. A queue brings each run of a serial task here, and the
-//! register hands it to the actor of its lane; it builds that actor if there is none, and builds it anew when it
-//! dies.
+//! The register of the serial actors, by lane. A queue brings each run of a serial task here, and the register hands it to
+//! the actor of its lane. A lane without an actor gets one that rests on this event loop, or a new one. The register builds
+//! the actor of a lane anew when it dies.
 //!
 //! Invariants:
 //! - The register knows what runs in each lane by itself, so the successor of a dead actor starts from what runs.
-//! - Only the register has the actors' addresses. An actor that it has forgotten gets no more messages and may end.
+//! - A lane has one actor at most, and an actor one lane. Runs come to an actor through the register alone, so an actor
+//!   whose lane the register has forgotten gets no more runs of it, and may rest or end.
+//! - An actor that rests is given a lane on its own event loop only, where it cannot die at the same time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use actix::Addr;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
 
 use super::super::patience::{PATIENCE, answered};
 use super::super::supervisor::{self, Exit};
@@ -27,14 +32,30 @@ use crate::task::clock::now;
 
 /// The pause before an actor is built anew that has died more often than its restart intensity allows.
 const COOL_DOWN: Duration = Duration::from_secs(5);
+/// The most actors that rest on one event loop. They take a few hundred bytes each.
+const MOST_RESTING: usize = 256;
+
+/// The lane that an actor has. `None`: the actor rests, or is gone.
+pub(super) type Post = Arc<Mutex<Option<LaneName>>>;
 
 /// The lane's actor did not answer within the deadline.
 #[derive(Debug)]
 pub(crate) struct Silent;
 
-/// The living serial actors, by lane.
+/// The serial actors.
 #[derive(Default)]
-pub(crate) struct Serials(DashMap<LaneName, LiveRun>);
+pub(crate) struct Serials {
+    /// The actors that have a lane, by lane.
+    lanes: DashMap<LaneName, LiveRun>,
+    /// The actors that rest, by the threads of their event loops.
+    resting: Mutex<HashMap<ThreadId, Vec<Resting>>>,
+}
+
+/// An actor that rests.
+struct Resting {
+    address: Addr<Serial>,
+    post: Post,
+}
 
 struct LiveRun {
     address: Addr<Serial>,
@@ -56,11 +77,11 @@ impl Serials {
         candidate: SerialCandidate,
         runtime: &Arc<Runtime>,
     ) {
-        let mut live = self.0.entry(lane.clone()).or_insert_with(|| LiveRun {
-            address: self.build(lane, Runs::new(), runtime),
+        let mut live = self.lanes.entry(lane.clone()).or_insert_with(|| LiveRun {
+            address: self.rested(&lane).unwrap_or_else(|| self.build(lane.clone(), Runs::default(), runtime)),
             is_dead: false,
             restarts: Restarts::new(intensity()),
-            runs: Runs::new(),
+            runs: Runs::default(),
             undecided: 0,
         });
         if live.is_dead {
@@ -68,82 +89,116 @@ impl Serials {
             candidate.hand_back(Unstarted::LaneIsDown);
         } else {
             live.undecided += 1;
-            live.address.do_send(Enter(candidate));
+            live.address.do_send(Enter { lane, candidate });
         }
     }
 
     /// Notes that the lane's actor starts a run. The run keeps its place in the lane until the returned value is
     /// dropped.
     pub(super) fn admitted(self: &Arc<Self>, lane: &LaneName, tag: u64, run: Arc<LaneRunEntry>) -> LanePlace {
-        if let Some(mut live) = self.0.get_mut(lane) {
+        if let Some(mut live) = self.lanes.get_mut(lane) {
             live.runs.insert(tag, run);
+            live.undecided = live.undecided.saturating_sub(1);
         }
         let (serials, lane) = (Arc::clone(self), lane.clone());
         LanePlace::new(move || serials.over(&lane, tag))
     }
 
     fn over(&self, lane: &LaneName, tag: u64) {
-        let Some(mut live) = self.0.get_mut(lane) else { return };
+        let Some(mut live) = self.lanes.get_mut(lane) else { return };
         live.runs.remove(&tag);
         live.address.do_send(Over(tag));
     }
 
-    /// A candidate that was brought to the actor was started, refused or dropped.
-    pub(super) fn decided(&self, lane: &LaneName) {
-        if let Some(mut live) = self.0.get_mut(lane) {
+    /// A candidate that was brought to the actor was refused or dropped.
+    pub(super) fn not_started(&self, lane: &LaneName) {
+        if let Some(mut live) = self.lanes.get_mut(lane) {
             live.undecided = live.undecided.saturating_sub(1);
         }
     }
 
-    /// Forgets the actor of a lane in which nothing runs, so that it can end. `false`: a candidate is on its way to
-    /// it. The register alone has its address, so nothing is sent to it after that.
+    /// Forgets the actor of a lane in which nothing runs, so that the actor can leave it. `false`: a candidate is on its
+    /// way to the actor. No run of the lane is sent to the actor after that.
     pub(super) fn forget_idle(&self, lane: &LaneName) -> bool {
-        self.0.remove_if(lane, |_, live| live.undecided == 0 && live.runs.is_empty()).is_some()
+        self.lanes.remove_if(lane, |_, live| live.undecided == 0 && live.runs.is_empty()).is_some()
+    }
+
+    /// Takes an actor that has left its lane, so that another lane gets it. Returns `false` if enough actors rest on this event
+    /// loop; then the actor is to end. The actor calls this, on its own event loop.
+    pub(super) fn rest(&self, address: Addr<Serial>, post: &Post) -> bool {
+        *post.lock() = None;
+        let mut resting = self.resting.lock();
+        let here = resting.entry(thread::current().id()).or_default();
+        let has_room = here.len() < MOST_RESTING;
+        if has_room {
+            here.push(Resting { address, post: Arc::clone(post) });
+        }
+        has_room
+    }
+
+    /// Gives the lane to an actor that rests on this event loop, if there is one.
+    fn rested(&self, lane: &LaneName) -> Option<Addr<Serial>> {
+        let mut resting = self.resting.lock();
+        let here = resting.get_mut(&thread::current().id())?;
+        while let Some(Resting { address, post }) = here.pop() {
+            // One that has died while it rested takes nothing in.
+            if address.connected() {
+                *post.lock() = Some(lane.clone());
+                return Some(address);
+            }
+        }
+        None
     }
 
     /// The address of a lane's actor, if the lane has one.
     pub(in super::super) fn address(&self, lane: &LaneName) -> Option<Addr<Serial>> {
-        self.0.get(lane).map(|live| live.address.clone())
+        self.lanes.get(lane).map(|live| live.address.clone())
     }
 
     /// Asks the lane's actor for its runs here. A lane without an actor has none.
     pub(crate) async fn runs(&self, lane: &LaneName) -> Result<Runs, Silent> {
-        let Some(actor) = self.address(lane) else { return Ok(Runs::new()) };
-        let answer = answered(PATIENCE, actor.send(GetRuns)).await.map_err(|_| Silent)?;
+        let Some(actor) = self.address(lane) else { return Ok(Runs::default()) };
+        let answer = answered(PATIENCE, actor.send(GetRuns(lane.clone()))).await.map_err(|_| Silent)?;
         match answer {
-            Ok(runs) => Ok(runs),
-            // The actor has ended with its last run, and the lane has none.
-            Err(_) if self.address(lane).is_none() => Ok(Runs::new()),
-            Err(_) => Err(Silent),
+            Ok(Some(runs)) => Ok(runs),
+            // The actor has left the lane with its last run, and the lane has none.
+            Ok(None) | Err(_) if self.address(lane).is_none() => Ok(Runs::default()),
+            Ok(None) | Err(_) => Err(Silent),
         }
     }
 
     /// Has the lane's actor move a lever. `None`: the lane has no actor, or it does not answer.
     pub(crate) async fn pull(&self, lane: &LaneName, lever: LaneLever) -> Option<Result<bool, BrokerError>> {
-        self.address(lane)?.send(Pull(lever)).await.ok()
+        self.address(lane)?.send(Pull(lane.clone(), lever)).await.ok()
     }
 
-    /// The number of living actors.
+    /// The number of actors that have a lane.
     #[cfg(test)]
     pub(in super::super) fn len(&self) -> usize {
-        self.0.len()
+        self.lanes.len()
     }
 
     fn build(self: &Arc<Self>, lane: LaneName, runs: Runs, runtime: &Arc<Runtime>) -> Addr<Serial> {
-        let (parent, own, name) = (Arc::clone(self), Arc::clone(runtime), lane.clone());
-        let serial = Serial::new(lane, runs, Arc::clone(self), Arc::clone(runtime));
+        let post = Post::new(Mutex::new(Some(lane.clone())));
+        let (parent, own, of_exit) = (Arc::clone(self), Arc::clone(runtime), Arc::clone(&post));
+        let serial = Serial::new(lane, post, runs, Arc::clone(self), Arc::clone(runtime));
         supervisor::spawn(
             |_| serial,
             move |exit| {
-                if let Exit::Panicked(text) = exit {
-                    parent.died(name, &text, own);
+                let lane = of_exit.lock().take();
+                match (exit, lane) {
+                    (Exit::Panicked(text), Some(lane)) => parent.died(lane, &text, own),
+                    (Exit::Panicked(text), None) => {
+                        tracing::error!(%text, "an actor that had no lane died; nothing is lost by that");
+                    }
+                    (Exit::Stopped, _) => {}
                 }
             },
         )
     }
 
     fn died(self: &Arc<Self>, lane: LaneName, text: &str, runtime: Arc<Runtime>) {
-        let Some(mut live) = self.0.get_mut(&lane) else { return };
+        let Some(mut live) = self.lanes.get_mut(&lane) else { return };
         live.is_dead = true;
         live.undecided = 0; // candidates in its mailbox were dropped with it, so they went back
         let pause = match live.restarts.failed(now()) {
@@ -160,7 +215,7 @@ impl Serials {
     }
 
     fn rebuild(self: &Arc<Self>, lane: LaneName, runtime: &Arc<Runtime>) {
-        let Entry::Occupied(mut live) = self.0.entry(lane) else { return };
+        let Entry::Occupied(mut live) = self.lanes.entry(lane) else { return };
         if live.get().runs.is_empty() {
             live.remove(); // the next run of the lane has another actor built
             return;

@@ -19,6 +19,7 @@
 mod abilities;
 mod acks;
 mod burial;
+mod calls;
 mod clock;
 mod consumer;
 mod dead_letters;
@@ -43,18 +44,17 @@ mod publisher;
 mod reading;
 mod replies;
 mod table;
+mod task_post;
 mod topology;
 mod vain_priorities;
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future, stream};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -62,15 +62,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition, Consumer,
-    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink,
-    TenantBacklog, UniqueWindows,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, PublishFuture, QueueCounts, Results,
+    Sink, TenantBacklog, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::core::time::deadline;
-use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
+use crate::protocol::{self, Arrival, BorrowedProperties, DecodeError, Table};
 use crate::rabbitmq::{AddressError, Addresses};
 use crate::task::clock::now;
-use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
+use crate::task::{Message, Receipt, TaskId, TaskResult};
 use consumer::{ConsumerCommand, ConsumerHandle, QueueConsumer};
 use events::EventsHandle;
 use link::{AmqpLink, ReconnectPause};
@@ -79,7 +79,7 @@ use options::WriteUrl;
 use parked::ParkedTasks;
 use partitions::Partitions;
 use post::OutgoingMessage;
-use publisher::{Attempt, Publisher};
+use publisher::Publisher;
 use replies::ControlReplies;
 use topology::{Topology, short};
 use vain_priorities::VainPriorities;
@@ -143,7 +143,7 @@ impl AmqpInner {
     /// Reads a message that came through this queue.
     fn decode(
         &self,
-        properties: &Properties,
+        properties: BorrowedProperties<'_>,
         headers: &dyn Table,
         body: &[u8],
         queue: &str,
@@ -151,7 +151,7 @@ impl AmqpInner {
     ) -> Result<Message, DecodeError> {
         let options = |task: &str| self.listener.get()?.options(task);
         let arrival = Arrival::new(queue, now, &options).max_size(self.options.max_size);
-        protocol::decode_parts(properties, headers, body, &arrival)
+        protocol::decode_borrowed(properties, headers, body, &arrival)
     }
 
     /// Tells the runtime that a task is over without having been delivered.
@@ -418,38 +418,22 @@ impl Broker for AmqpBroker {
         Ok(self.shared.topology.queues())
     }
 
-    async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
-        self.still_open()?;
-        self.shared.vain_priorities.look(&message, &self.shared.options);
-        let partition = self.shared.partitions.choose(&message);
-        let post = self.shared.write_call(&message, partition)?;
-        let mut durability = if post.confirm { Durability::Disk } else { Durability::Memory };
-        let mut attempt = Attempt::new(self.shared.options.publish_timeout);
-        if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
-            let post = self.shared.write_call(&message, partition)?;
-            let publisher = Arc::clone(&self.shared.publisher);
-            // The publish counts from here on, not from when the broker's thread comes to it, so that no later
-            // publish overtakes it.
-            let announced = Arc::clone(&publisher).announce();
-            self.there(async move {
-                let mut going = pin!(publisher.go_on(&post, &mut attempt));
-                // After the first poll the publish itself stands at the gate, and need not be announced any more.
-                let first = future::poll_fn(|cx| Poll::Ready(going.as_mut().poll(cx))).await;
-                drop(announced);
-                match first {
-                    Poll::Ready(published) => published,
-                    Poll::Pending => going.await,
-                }
-            })
-            .await?;
-            durability = Durability::Disk;
+    async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+        self.begin_publish(Arc::new(message), unique).await
+    }
+
+    /// The message is written here and now, so the calls of a program are written on as many threads as it calls from. It is
+    /// put in line when the answer is polled first.
+    fn begin_publish(&self, message: Arc<Message>, _unique: bool) -> PublishFuture<'_> {
+        match self.prepare(&message) {
+            Ok(call) => self.send(message, call).boxed().into(),
+            Err(error) => PublishFuture::answered(Err(error)),
         }
-        Ok(Receipt::new(message.id, message.queue, durability))
     }
 
     /// Publishes many messages at a time; within a queue they keep the order of `messages`.
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
-        let all = stream::iter(messages).map(|message| self.publish(message, unique));
+        let all = stream::iter(messages).map(|message| self.begin_publish(Arc::new(message), unique));
         all.buffered(IN_FLIGHT).try_for_each(|_| future::ready(Ok(()))).await
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::post::{Aim, OutgoingMessage};
 use super::topology::{DEAD, FAILED, short};
-use super::{delay, table};
+use super::{delay, table, task_post};
 use crate::broker::error::shown;
 use crate::broker::{BrokerError, FailedTask};
 use crate::core::Timestamp;
@@ -52,16 +52,14 @@ pub(super) const KEPT: &str = "celeriac-kept";
 
 /// The bytes that the properties of a task may take. On its way RabbitMQ adds up to seven kilobytes of headers in
 /// the delay queues, and properties that then no longer fit a frame, with room to spare, could not be sent on.
-const MOST: usize = FRAME / 4 * 3;
+pub(super) const MOST: usize = FRAME / 4 * 3;
 
 /// Addresses a task to its queue, at once or, if its ETA is ahead, delayed; or to the exchange that its call names.
 pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
     match message.headers.exchange() {
-        None => wire(encode(message, now)?, &message.queue, message.eta, now),
+        None => task_post::write(message, message.eta, now),
         // The exchange gets it at once. Whoever takes it delays it by its header.
-        Some((exchange, key)) => {
-            wire(encode(message, now)?, &message.queue, None, now)?.addressed_to(exchange, key)
-        }
+        Some((exchange, key)) => task_post::write(message, None, now)?.addressed_to(exchange, key),
     }
 }
 
@@ -107,29 +105,74 @@ pub(super) fn wire(
     now: Timestamp,
 ) -> Result<OutgoingMessage, BrokerError> {
     wire.headers = table::without_traces(wire.headers);
-    if wire.headers.values().any(|value| is_deeper(value, MAX_DEPTH - 1)) {
-        let error = format!("its headers are nested more than {MAX_DEPTH} deep, which no worker reads");
-        return Err(BrokerError::Refused(error));
+    if wire.headers.values().any(is_too_deep) {
+        return Err(too_deep());
     }
     // A call with such a name is refused, so the message is an earlier version's (of an outbox, say), or follows from one. It
     // is not sent without a part of it: the caller, or the dead letter that it becomes, says which name it is.
-    table::check_names(&wire.properties, &wire.headers)
-        .map_err(|what| BrokerError::Refused(format!("RabbitMQ cannot carry it: {what}")))?;
-    let ahead = eta.map_or(Duration::ZERO, |eta| eta.since(now));
-    let post = if ahead < SOON {
-        post("".into(), short(queue)?, wire, Aim::Queue(queue.to_owned()))
-    } else {
+    table::check_names(&wire.properties, &wire.headers).map_err(cannot_carry)?;
+    let Way { exchange, key, aim } = Way::to(queue, eta, now)?;
+    if matches!(aim, Aim::Delayed(_)) {
         // The queues of the delay levels would take the expiration for their own time to live.
         wire.properties.expiration = None;
+    }
+    fitting(post(exchange, key, wire, aim))
+}
+
+/// Where a message goes first, and where it comes out in the end.
+pub(super) struct Way {
+    pub(super) exchange: ShortString,
+    pub(super) key: ShortString,
+    pub(super) aim: Aim,
+}
+
+impl Way {
+    /// The way to a queue, at once or, if `eta` is ahead, through the delay queues.
+    ///
+    /// # Errors
+    /// RabbitMQ has no queue of such a name.
+    pub(super) fn to(queue: &str, eta: Option<Timestamp>, now: Timestamp) -> Result<Self, BrokerError> {
+        let ahead = eta.map_or(Duration::ZERO, |eta| eta.since(now));
+        if ahead < SOON {
+            let aim = Aim::Queue(queue.to_owned());
+            return Ok(Self { exchange: ShortString::default(), key: short(queue)?, aim });
+        }
         let key = short(&delay::routing_key(delay::seconds(ahead), queue))?;
-        post(short(&delay::entry())?, key, wire, Aim::Delayed(queue.to_owned()))
-    };
+        Ok(Self { exchange: short(&delay::entry())?, key, aim: Aim::Delayed(queue.to_owned()) })
+    }
+}
+
+/// The refusal of a message with a name or a property that is too long for AMQP.
+pub(super) fn cannot_carry(what: String) -> BrokerError {
+    BrokerError::Refused(format!("RabbitMQ cannot carry it: {what}"))
+}
+
+/// The refusal of a message with a header that [is too deep](is_too_deep).
+pub(super) fn too_deep() -> BrokerError {
+    BrokerError::Refused(format!("its headers are nested more than {MAX_DEPTH} deep, which no worker reads"))
+}
+
+/// The same message, if its properties fit.
+///
+/// # Errors
+/// They take more than [`MOST`].
+pub(super) fn fitting(post: OutgoingMessage) -> Result<OutgoingMessage, BrokerError> {
     match table::frame_size(&post.properties) {
         ..=MOST => Ok(post),
         size => Err(BrokerError::Refused(format!(
             "its headers and properties take {size} bytes, and RabbitMQ has room for {MOST}: put less into headers and stamps, and send the rest as an argument"
         ))),
     }
+}
+
+/// Whether the value of a header is nested deeper than any worker reads.
+pub(super) fn is_too_deep(value: &Value) -> bool {
+    is_deeper(value, MAX_DEPTH - 1)
+}
+
+/// As [`is_too_deep`], of a value in a table that is the value of a header.
+pub(super) fn is_too_deep_in_table(value: &Value) -> bool {
+    is_deeper(value, MAX_DEPTH - 2)
 }
 
 /// Whether arrays and objects are nested in one another to more levels than `depth`.
@@ -335,7 +378,7 @@ pub(super) fn post(
 }
 
 /// Whether RabbitMQ takes this text for a time to live.
-fn is_life(expiration: &str) -> bool {
+pub(super) fn is_life(expiration: &str) -> bool {
     expiration.parse::<u64>().is_ok_and(|millis| millis <= LONGEST_LIFE)
 }
 

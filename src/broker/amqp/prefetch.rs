@@ -85,6 +85,11 @@ impl SourcePlans {
         })
     }
 
+    /// Whether no change must be made.
+    pub(super) fn is_settled(&self) -> bool {
+        self.plans.iter().all(|plan| plan.due().is_none())
+    }
+
     fn plan_of(&mut self, consumer: u64) -> Option<(&mut PrefetchPlan, u64)> {
         let (source, inside) = (self.source_of(consumer), consumer / self.count());
         Some((self.plans.get_mut(source)?, inside))
@@ -138,29 +143,42 @@ impl PrefetchPlan {
 
     /// Returns the next change that must be made, if there is one. The caller asks until there is none.
     pub(super) fn next(&mut self) -> Option<PrefetchChange> {
+        let change = self.due()?;
+        match change {
+            PrefetchChange::Begin(consumer, limit) => {
+                self.last = consumer;
+                self.live.insert(consumer, limit);
+            }
+            PrefetchChange::End(consumer) => {
+                self.live.remove(&consumer);
+            }
+        }
+        Some(change)
+    }
+
+    /// The change that comes next, if there is one.
+    fn due(&self) -> Option<PrefetchChange> {
         let limits: usize = self.live.values().sum();
         let orphaned: usize =
             self.held.iter().filter(|(c, _)| !self.live.contains_key(c)).map(|(_, n)| n).sum();
         // While no delivery is unsettled, one consumer can replace all others at the cost of no redelivery.
         let joined = self.held.is_empty() && limits != self.prefetch;
         if limits > 0 && (limits + orphaned > self.prefetch || joined) {
-            let (consumer, _) = self.live.pop_last()?;
-            return Some(PrefetchChange::End(consumer));
+            let (consumer, _) = self.live.last_key_value()?;
+            return Some(PrefetchChange::End(*consumer));
         }
         let free = self.prefetch.saturating_sub(limits + orphaned);
         // A new consumer does not begin for each settled delivery of an ended consumer. It begins only when it doubles
         // the limits or takes the rest of the prefetch.
-        if free > 0 && (orphaned == 0 || free >= limits.max(1)) {
-            self.last += 1;
-            self.live.insert(self.last, free);
-            return Some(PrefetchChange::Begin(self.last, free));
-        }
-        None
+        let begins = free > 0 && (orphaned == 0 || free >= limits.max(1));
+        begins.then_some(PrefetchChange::Begin(self.last + 1, free))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn all(plan: &mut PrefetchPlan) -> Vec<PrefetchChange> {
@@ -256,5 +274,38 @@ mod tests {
         plan.deliver(2);
         plan.clear();
         assert_eq!(all(&mut plan), [PrefetchChange::Begin(3, 4)], "the channel was lost");
+    }
+
+    proptest! {
+        /// The line asks for changes only where a plan is not settled.
+        #[test]
+        fn a_plan_is_settled_when_no_change_is_next(
+            partitions in 0..3_usize,
+            steps in prop::collection::vec((0..4_u8, 0..20_usize), 0..40),
+        ) {
+            let mut plans = SourcePlans::new(partitions);
+            let (mut out, mut begun): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
+            for (step, number) in steps {
+                match step {
+                    0 => plans.set(number),
+                    1 if !begun.is_empty() => {
+                        let consumer = begun[number % begun.len()];
+                        plans.deliver(consumer);
+                        out.push(consumer);
+                    }
+                    2 if !out.is_empty() => plans.settle(out.swap_remove(number % out.len())),
+                    _ => {
+                        let settled = plans.is_settled();
+                        let next = plans.next();
+                        prop_assert_eq!(settled, next.is_none());
+                        if let Some(PrefetchChange::Begin(consumer, _)) = next {
+                            begun.push(consumer);
+                        }
+                    }
+                }
+            }
+            while plans.next().is_some() {}
+            prop_assert!(plans.is_settled());
+        }
     }
 }

@@ -43,7 +43,8 @@ pub(super) struct ChannelSlot(usize);
 
 /// A channel, and since when it has been open.
 struct OpenChannel {
-    channel: Channel,
+    /// Shared, because each message takes it along, and a clone of a channel is a clone of all of its fifteen parts.
+    channel: Arc<Channel>,
     since: Instant,
 }
 
@@ -69,18 +70,18 @@ impl PublishChannels {
     }
 
     /// The channel of this slot, if it is open.
-    pub(super) fn usable(&self, ChannelSlot(slot): ChannelSlot) -> Option<Channel> {
+    pub(super) fn usable(&self, ChannelSlot(slot): ChannelSlot) -> Option<Arc<Channel>> {
         let open = self.open[slot].lock();
         open.as_ref().map(|open| &open.channel).filter(|channel| channel.status().connected()).cloned()
     }
 
     /// The channel of this slot; it is opened if it is gone.
-    pub(super) async fn open(&self, slot: ChannelSlot) -> Result<Channel, BrokerError> {
+    pub(super) async fn open(&self, slot: ChannelSlot) -> Result<Arc<Channel>, BrokerError> {
         if let Some(channel) = self.usable(slot) {
             return Ok(channel);
         }
-        let channel = self.new_channel(slot != ChannelSlot::UNCONFIRMED).await?;
-        let open = OpenChannel { channel: channel.clone(), since: Instant::now() };
+        let channel = Arc::new(self.new_channel(slot != ChannelSlot::UNCONFIRMED).await?);
+        let open = OpenChannel { channel: Arc::clone(&channel), since: Instant::now() };
         *self.open[slot.0].lock() = Some(open);
         Ok(channel)
     }

@@ -37,8 +37,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{AmqpLink, LinkState, ReconnectPause};
-use super::outgoing::queue_of_letter;
+use super::link::{AmqpLink, LinkState, LiveConnection, ReconnectPause};
+use super::outgoing::{MOST, queue_of_letter};
 use super::post::{Aim, OutgoingMessage};
 use super::publish_channels::{ChannelSlot, PublishChannels};
 use super::table::frame_size;
@@ -181,7 +181,7 @@ impl Publisher {
         Announced(self)
     }
 
-    /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has. `true`: the
+    /// Publishes a task without a detour by the broker's thread, on whatever task and runtime the caller has. `true`: the
     /// message is confirmed, or it is written and need not be confirmed. `false`: something has to be done first, or
     /// again, and [`go_on`](Self::go_on) does it.
     pub(super) async fn publish_at_once(
@@ -189,13 +189,21 @@ impl Publisher {
         post: OutgoingMessage,
         attempt: &mut Attempt,
     ) -> Result<bool, BrokerError> {
-        let waits = self.is_unavailable() || self.at_the_gate.load(Ordering::Acquire) > 0;
+        // The state of the connection is looked at once: each look takes a lock that all publishers share.
+        let (epoch, frame_max) = match &*self.link.now() {
+            LinkState::Up(up) if up.blocked.is_none() => (up.epoch, frame_max(up)),
+            _ => return Ok(false),
+        };
+        let waits = self.at_the_gate.load(Ordering::Acquire) > 0;
         if waits || !self.is_declared(&post.aim) || post.goes_alone() {
             return Ok(false);
         }
-        self.check(&post)?;
+        // The properties of a task never take more than `MOST`, and are measured once more only where that is too much.
+        if frame_max < MOST {
+            check_size(&post, frame_max)?;
+        }
         let slot = if post.confirm { ChannelSlot::of(&post.aim) } else { ChannelSlot::UNCONFIRMED };
-        let (Some(channel), epoch) = (self.channels.usable(slot), self.epoch()) else { return Ok(false) };
+        let Some(channel) = self.channels.usable(slot) else { return Ok(false) };
         let mut seconds = self.seconds.subscribe();
         let OutgoingMessage { exchange, key, properties, body, aim, confirm, .. } = post;
         let options = BasicPublishOptions { mandatory: confirm, ..MANDATORY };
@@ -215,7 +223,7 @@ impl Publisher {
                         if ticked.is_err() || Instant::now() > attempt.deadline {
                             return Err(self.unknown(&self.link.unreachable(), true));
                         }
-                        if self.epoch() != epoch {
+                        if self.epoch() != Some(epoch) {
                             // RabbitMQ may never answer what was asked at the moment when the connection was lost.
                             message.transmitted = None;
                             return Ok(false);
@@ -236,19 +244,10 @@ impl Publisher {
     /// Refuses a message for which RabbitMQ would close the connection, with all that others have on it.
     fn check(&self, post: &OutgoingMessage) -> Result<(), BrokerError> {
         let limit = match &*self.link.now() {
-            LinkState::Up(up) => {
-                usize::try_from(up.connection.configuration().frame_max()).unwrap_or_default()
-            }
+            LinkState::Up(up) => frame_max(up),
             LinkState::Down(_) => return Ok(()),
         };
-        let size = frame_size(&post.properties);
-        if limit == 0 || size <= limit {
-            return Ok(());
-        }
-        Err(BrokerError::Refused(format!(
-            "the headers of the message for {} take {size} bytes, and RabbitMQ takes {limit} (`frame_max`): put less into headers and stamps, or raise `frame_max` in its configuration",
-            post.aim
-        )))
+        check_size(post, limit)
     }
 
     /// Takes note that a channel was closed before a message was confirmed.
@@ -490,6 +489,25 @@ impl Publisher {
                 "{error}; the task was sent, but whether RabbitMQ has it is not known"
             )),
         }
+    }
+}
+
+/// The bytes that a frame may take on this connection; 0 is no limit.
+fn frame_max(up: &LiveConnection) -> usize {
+    usize::try_from(up.connection.configuration().frame_max()).unwrap_or_default()
+}
+
+/// Refuses a message whose properties take more than this limit of a frame.
+fn check_size(post: &OutgoingMessage, limit: usize) -> Result<(), BrokerError> {
+    if limit == 0 {
+        return Ok(());
+    }
+    match frame_size(&post.properties) {
+        size if size <= limit => Ok(()),
+        size => Err(BrokerError::Refused(format!(
+            "the headers of the message for {} take {size} bytes, and RabbitMQ takes {limit} (`frame_max`): put less into headers and stamps, or raise `frame_max` in its configuration",
+            post.aim
+        ))),
     }
 }
 

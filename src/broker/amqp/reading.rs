@@ -94,10 +94,10 @@ impl AmqpInner {
             ))
         };
         let why = why.or_else(unlike);
-        let properties = table::properties(properties);
+        let properties = table::borrowed(properties);
         match why {
-            Some(why) => Err(protocol::refused(Reason::Unreadable(why), &properties, &came)),
-            None => self.decode(&properties, &came, body, queue, now),
+            Some(why) => Err(protocol::refused(Reason::Unreadable(why), properties, &came)),
+            None => self.decode(properties, &came, body, queue, now),
         }
     }
 }

@@ -7,7 +7,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
-use crate::protocol::{Field, Properties, Table, WireMessage};
+use crate::protocol::{BorrowedProperties, Field, Properties, Table, WireMessage};
 use crate::task::wire_names::{check_length, check_property};
 
 /// The headers of a message, read where they came.
@@ -26,6 +26,12 @@ impl Table for IncomingHeaders<'_> {
 
     fn each(&self, show: &mut dyn FnMut(&str, Field<'_>)) {
         let headers = self.0.into_iter().flat_map(|table| table.inner());
+        headers.for_each(|(name, value)| show(name.as_str(), to_header(value)));
+    }
+
+    fn each_of(&self, wanted: &dyn Fn(&str) -> bool, show: &mut dyn FnMut(&str, Field<'_>)) {
+        let headers = self.0.into_iter().flat_map(|table| table.inner());
+        let headers = headers.filter(|(name, _)| wanted(name.as_str()));
         headers.for_each(|(name, value)| show(name.as_str(), to_header(value)));
     }
 }
@@ -70,7 +76,8 @@ pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
     fields.collect::<BTreeMap<_, _>>().into()
 }
 
-fn to_field(value: Value) -> AMQPValue {
+/// The field of a JSON value.
+pub(super) fn to_field(value: Value) -> AMQPValue {
     match value {
         Value::Null => AMQPValue::Void,
         Value::Bool(b) => AMQPValue::Boolean(b),
@@ -129,6 +136,24 @@ pub(super) fn properties(properties: &BasicProperties) -> Properties {
         correlation_id: text(properties.correlation_id()),
         reply_to: text(properties.reply_to()),
         expiration: text(properties.expiration()),
+        message_id: text(properties.message_id()),
+        app_id: text(properties.app_id()),
+        kind: text(properties.kind()),
+    }
+}
+
+/// The properties of a message that came from RabbitMQ, where they lie.
+pub(super) fn borrowed(properties: &BasicProperties) -> BorrowedProperties<'_> {
+    fn text(text: &Option<ShortString>) -> Option<&str> {
+        text.as_ref().map(ShortString::as_str)
+    }
+    BorrowedProperties {
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        delivery_mode: *properties.delivery_mode(),
+        priority: *properties.priority(),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
         message_id: text(properties.message_id()),
         app_id: text(properties.app_id()),
         kind: text(properties.kind()),
@@ -310,11 +335,35 @@ mod tests {
         let mut seen = Map::new();
         came.each(&mut |name, field| drop(seen.insert(name.to_owned(), field.into_value())));
         assert_eq!(seen, map);
+        let (mut some, mut none) = (Map::new(), 0);
+        let wanted = |name: &str| ["n", "bytes"].contains(&name);
+        came.each_of(&wanted, &mut |name, field| drop(some.insert(name.to_owned(), field.into_value())));
+        assert_eq!(some.keys().collect::<Vec<_>>(), ["bytes", "n"]);
+        assert!(some.iter().all(|(name, value)| map[name] == *value));
+        came.each_of(&|_| false, &mut |_, _| none += 1);
+        assert_eq!(none, 0);
         for name in ["n", "text", "void", "bytes", "short", "none"] {
             let (here, there) = (came.get(name), Table::get(&map, name));
             assert_eq!(here.map(Field::into_value), there.map(Field::into_value), "{name}");
         }
         assert!(came.has("void") && !came.has("none") && !IncomingHeaders(None).has("n"));
+    }
+
+    #[test]
+    fn properties_are_read_where_they_lie_as_from_a_copy() {
+        let all = BasicProperties::default()
+            .with_content_type("a/b".into())
+            .with_content_encoding("utf-8".into())
+            .with_delivery_mode(1)
+            .with_priority(3)
+            .with_correlation_id("id".into())
+            .with_reply_to("r".into())
+            .with_message_id("m".into())
+            .with_app_id("p".into())
+            .with_type("t".into());
+        for came in [BasicProperties::default(), all] {
+            assert_eq!(borrowed(&came), BorrowedProperties::from(&properties(&came)));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    Readable, Snapshot,
 };
 
 use super::home;
@@ -54,6 +55,8 @@ pub(super) struct DiskTables {
     db: Database,
     keyspaces: [Keyspace; NAMES.len()],
     dir: PathBuf,
+    /// What is read, if it is not the newest rows.
+    snapshot: Option<Snapshot>,
     /// The number of the database's files when they were last closed to other users.
     closed: Arc<AtomicUsize>,
 }
@@ -65,12 +68,21 @@ impl DiskTables {
         let db = caught(&path, || open_database(&path))?;
         check_names(dir, &db, is_made)?;
         let keyspaces = caught(&path, || open_tables(&db))?;
-        Ok(Self { db, keyspaces, dir: dir.to_owned(), closed: Arc::default() })
+        Ok(Self { db, keyspaces, dir: dir.to_owned(), snapshot: None, closed: Arc::default() })
+    }
+
+    /// A handle that reads the rows as they are now, whatever is written later.
+    pub(super) fn as_of_now(&self) -> Self {
+        Self { snapshot: Some(self.db.snapshot()), ..self.clone() }
     }
 
     /// Reads a row. The key fits.
     pub(super) fn get(&self, table: TableName, key: &[u8]) -> Result<Option<Slice>, BrokerError> {
-        caught(&self.dir, || self.keyspaces[table as usize].get(key))
+        let keyspace = &self.keyspaces[table as usize];
+        caught(&self.dir, || match &self.snapshot {
+            Some(snapshot) => snapshot.get(keyspace, key),
+            None => keyspace.get(key),
+        })
     }
 
     /// The rows between these bounds, in order.
@@ -79,7 +91,13 @@ impl DiskTables {
         table: TableName,
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
     ) -> Result<DiskRows, BrokerError> {
-        let rows = caught(&self.dir, || Ok(self.keyspaces[table as usize].range::<&[u8], _>(bounds)))?;
+        let keyspace = &self.keyspaces[table as usize];
+        let rows = caught(&self.dir, || {
+            Ok(match &self.snapshot {
+                Some(snapshot) => snapshot.range::<&[u8], _>(keyspace, bounds),
+                None => keyspace.range::<&[u8], _>(bounds),
+            })
+        })?;
         Ok(DiskRows { rows: Some(rows), dir: self.dir.clone() })
     }
 
@@ -99,13 +117,13 @@ impl DiskTables {
         caught(&self.dir, || self.db.persist(PersistMode::Buffer))
     }
 
-    /// Writes the rows of a memtable, and then how far the log has come with them. When this returns, all of it is synced. After
-    /// a failure a part of it may be there, and the same rows can be written again.
+    /// Writes the rows of a memtable, and then how far the log has come with them, if it is the last one of its segment. When
+    /// this returns, all of it is synced. After a failure a part of it may be there, and the same rows can be written again.
     ///
     /// `rows` gives the rows of a table in the order of their keys; a row without a value is deleted.
     pub(super) fn flush_memtable<Rows>(
         &self,
-        flushed: Flushed,
+        flushed: Option<Flushed>,
         rows: impl Fn(TableName) -> Rows,
     ) -> Result<(), BrokerError>
     where
@@ -116,8 +134,7 @@ impl DiskTables {
         for table in others {
             self.ingest(table, rows(table))?;
         }
-        let mark = (Slice::from(FLUSHED), Some(Slice::from(flushed.encode())));
-        let mut mark = Some(mark);
+        let mut mark = flushed.map(|flushed| (Slice::from(FLUSHED), Some(Slice::from(flushed.encode()))));
         let mut meta = rows(TableName::Meta).peekable();
         let merged = std::iter::from_fn(|| {
             let is_before = meta.peek().is_some_and(|(key, _)| key[..] < *FLUSHED);
@@ -372,7 +389,7 @@ mod tests {
         let mark = |epoch| Flushed { epoch, number: 10 * epoch };
         let disk = DiskTables::open(home.path(), false).unwrap();
         assert_eq!(disk.flushed().unwrap(), Flushed::default());
-        disk.flush_memtable(mark(1), |table| rows(table).into_iter()).unwrap();
+        disk.flush_memtable(Some(mark(1)), |table| rows(table).into_iter()).unwrap();
         disk.close();
         for again in 2..4 {
             let disk = DiskTables::open(home.path(), true).unwrap();
@@ -386,7 +403,7 @@ mod tests {
                 }
                 assert_eq!(found, expected);
             }
-            disk.flush_memtable(mark(again), |table| rows(table).into_iter()).unwrap();
+            disk.flush_memtable(Some(mark(again)), |table| rows(table).into_iter()).unwrap();
             disk.close();
         }
         // A deleted row stays deleted, although its table may have no file left then.

@@ -14,6 +14,7 @@
 //!
 //! A commit writes each key at most once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -105,13 +106,22 @@ pub(super) fn token(seq: u64, message: &Message) -> u64 {
     (seq << 16) | u64::from(starts.min(u32::from(u16::MAX)))
 }
 
-fn name_bytes(name: &LaneName) -> Vec<u8> {
-    let scope = name.scope().as_bytes();
-    [&(scope.len() as u16).to_be_bytes(), scope, name.key().as_bytes()].concat()
+/// The length of a name in a key.
+fn name_len(name: &LaneName) -> usize {
+    2 + name.scope().len() + name.key().len()
+}
+
+fn push_name(key: &mut Vec<u8>, name: &LaneName) {
+    key.extend_from_slice(&(name.scope().len() as u16).to_be_bytes());
+    key.extend_from_slice(name.scope().as_bytes());
+    key.extend_from_slice(name.key().as_bytes());
 }
 
 fn record_key(name: &LaneName) -> Vec<u8> {
-    [&[RECORD][..], &name_bytes(name)].concat()
+    let mut key = Vec::with_capacity(1 + name_len(name));
+    key.push(RECORD);
+    push_name(&mut key, name);
+    key
 }
 
 fn name_of(record_key: &[u8]) -> Option<LaneName> {
@@ -121,8 +131,12 @@ fn name_of(record_key: &[u8]) -> Option<LaneName> {
 }
 
 fn waiting_key(name: &LaneName, ticket: u64) -> Vec<u8> {
-    let name = name_bytes(name);
-    [&[WAITING][..], &(name.len() as u16).to_be_bytes(), &name, &ticket.to_be_bytes()].concat()
+    let mut key = Vec::with_capacity(3 + name_len(name) + 8);
+    key.push(WAITING);
+    key.extend_from_slice(&(name_len(name) as u16).to_be_bytes());
+    push_name(&mut key, name);
+    key.extend_from_slice(&ticket.to_be_bytes());
+    key
 }
 
 /// Whether this is the key of a run that waits in a lane's line.
@@ -152,22 +166,20 @@ impl LaneBatch {
         name: &LaneName,
         seq: u64,
     ) -> Result<&mut OpenLane, BrokerError> {
-        if !self.open.contains_key(name) {
-            let lane = match known.get(name) {
-                Some(lane) => lane.cloned(),
-                None => {
-                    tables.get(TableName::Lanes, &record_key(name))?.as_deref().map(decode).transpose()?
-                }
-            };
-            let open = OpenLane {
-                is_on_disk: lane.is_some(),
-                lane: lane.unwrap_or_else(|| Lane::new(seq)),
-                came: BTreeMap::new(),
-                left: BTreeSet::new(),
-            };
-            self.open.insert(name.clone(), open);
-        }
-        self.open.get_mut(name).ok_or(BrokerError::Closed)
+        let free = match self.open.entry(name.clone()) {
+            Entry::Occupied(open) => return Ok(open.into_mut()),
+            Entry::Vacant(free) => free,
+        };
+        let lane = match known.get(name) {
+            Some(lane) => lane.cloned(),
+            None => tables.get(TableName::Lanes, &record_key(name))?.as_deref().map(decode).transpose()?,
+        };
+        Ok(free.insert(OpenLane {
+            is_on_disk: lane.is_some(),
+            lane: lane.unwrap_or_else(|| Lane::new(seq)),
+            came: BTreeMap::new(),
+            left: BTreeSet::new(),
+        }))
     }
 
     /// Adds the records of the changed lanes, and the rows of the runs that came to wait.
@@ -356,7 +368,8 @@ impl Engine {
         id: &TaskId,
         block: Option<String>,
     ) -> Result<(), BrokerError> {
-        if batch.open(&self.known_lanes, tables, name, self.seq)?.lane.release(id, block, now()) {
+        let lane = &mut batch.open(&self.known_lanes, tables, name, self.seq)?.lane;
+        if lane.release(id, block, now()) && lane.has_room() {
             self.let_in(batch, tables, name)?;
         }
         Ok(())

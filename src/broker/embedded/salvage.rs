@@ -397,4 +397,4 @@ impl Work {
 /// The number of rows that are written together.
 const ROWS: usize = 2000;
 /// The keys of the table `meta` whose rows are made anew.
-const COUNTED: [&[u8]; 3] = [super::rows::LANES, super::rows::CLAIMS, cold::FLUSHED];
+const COUNTED: [&[u8]; 3] = [super::rows::LANES, super::rows::CLAIMS, disk_tables::FLUSHED];

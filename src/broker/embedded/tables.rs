@@ -207,6 +207,12 @@ impl Tables {
         MergedRows::merged(self.memtables.newest_first(), None, table, (Bound::Included(start), end))
     }
 
+    /// A handle that reads all tables as they are now, whatever is written later. It cannot write.
+    pub(super) fn as_of_now(&self) -> Self {
+        let (memtables, disk) = self.memtables.as_of_now(|| self.disk.as_of_now());
+        Self { log: None, memtables, disk, ..self.clone() }
+    }
+
     /// Writes all of `parts` in one step and syncs them.
     pub(super) fn write(&self, parts: &[&Writes]) -> Result<(), BrokerError> {
         let Some(log) = &self.log else { return Err(BrokerError::Closed) };
@@ -226,7 +232,7 @@ impl Tables {
 
     /// The number of bytes that are in memory and in the log only and that will come to table files by and by.
     pub(super) fn to_be_flushed(&self) -> u64 {
-        self.memtables.bytes().saturating_add(self.disk.to_be_flushed())
+        self.memtables.alive().saturating_add(self.disk.to_be_flushed())
     }
 
     /// Writes all rows of the log to table files, and gives back the room that the log does not need then.

@@ -1,9 +1,9 @@
 //! All tasks of the store that are not over, for operators: to find those of a name, to count those of a rule, and to empty a
 //! queue.
 //!
-//! A look through all of them is made on a thread of its own, from one view of each table, so that it counts exactly however
-//! long it takes. It gives way to others every [`SLICE`], and ends when nobody waits for it any more. One for a queue reads the
-//! rows of that queue and of lanes only.
+//! A look through all of them is made on a thread of its own, and sees the tables as they were at its beginning, so that it
+//! counts exactly however long it takes. It gives way to others every [`SLICE`], and ends when nobody waits for it any more.
+//! One for a queue reads the rows of that queue and of lanes only.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl EmbeddedBroker {
         wanted: impl Fn(&Message) -> bool,
         mut goes_on: impl FnMut() -> bool,
     ) -> Result<Vec<TaskId>, BrokerError> {
-        let tables = self.inner.shared.tables.read().as_ref().map_err(Clone::clone)?.clone();
+        let tables = self.inner.shared.tables.read().as_ref().map_err(Clone::clone)?.as_of_now();
         let mut ids = Vec::new();
         for (table, start, end) in ranges(&tables, queue) {
             for (_, value) in tables.readable(table, &start, end.as_ref().map(Vec::as_slice)) {
@@ -87,7 +87,7 @@ impl EmbeddedBroker {
     ) -> Result<Vec<UnfinishedTask>, BrokerError> {
         let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
         let read = move |tables: &Tables| {
-            let now = now();
+            let (now, tables) = (now(), tables.as_of_now());
             let rows = RANGES.into_iter().flat_map(|(table, start, end)| {
                 let rows = tables.readable(table, start, end);
                 rows.map(move |(key, value)| (table, key, value))

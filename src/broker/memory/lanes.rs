@@ -129,8 +129,14 @@ impl MemoryState {
     /// Takes a run out of its lane that has ended. If it held the lane, the next one is let in.
     pub(super) fn leave_lane(&mut self, message: &Message, block: Option<String>) {
         let Some(name) = message.lane() else { return };
-        if self.lanes.lanes.get_mut(name).is_some_and(|kept| kept.lane.release(&message.id, block, now())) {
+        let Some(kept) = self.lanes.lanes.get_mut(name) else { return };
+        if !kept.lane.release(&message.id, block, now()) {
+            return;
+        }
+        if kept.lane.has_room() {
             self.let_in(name);
+        } else if kept.lane.is_idle() {
+            self.lanes.lanes.remove(name);
         }
     }
 

@@ -60,8 +60,8 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{self, LaneFacts, Waiting};
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition, Consumer,
-    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, TenantBacklog,
-    UniqueWindows,
+    DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, PublishFuture, QueueCounts, Results, Sink,
+    TenantBacklog, UniqueWindows,
 };
 use crate::store::{RedisStore, StoreError};
 use crate::task::{Durability, Message, Pass, RUN_ONCE_HEADER, Receipt, Refusal, TaskId};
@@ -285,6 +285,13 @@ impl Broker for RedisLanesBroker {
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         let is_new = !message.is_in_canvas();
         self.shared.take_in(message, is_new, unique).await
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
+        if message.has_to_pass_lane(message.eta) {
+            return self.publish(Arc::unwrap_or_clone(message), unique).into();
+        }
+        self.shared.inner.begin_publish(message, unique)
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

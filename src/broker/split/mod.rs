@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 use super::completer::{self, Completer, PlanFollowUps};
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, BulkChanges, Condition, Consumer,
-    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts,
-    Results, Sink, TenantBacklog, UniqueWindows,
+    DeadLetter, DeadLetterQueue, Delivery, Events, FailedTasks, FollowUps, Inspect, Lanes, PublishFuture,
+    QueueCounts, Results, Sink, TenantBacklog, UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
@@ -189,6 +189,13 @@ impl Broker for SplitBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         unique_windows::publish(&self.shared, message, unique).await
+    }
+
+    fn begin_publish(&self, message: Arc<Message>, unique: bool) -> PublishFuture<'_> {
+        if message.unique.is_none() {
+            return self.shared.transport.begin_publish(message, unique);
+        }
+        self.publish(Arc::unwrap_or_clone(message), unique).into()
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {

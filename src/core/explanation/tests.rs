@@ -8,6 +8,8 @@ use super::*;
 use crate::core::forecast::ForecastRecord;
 use crate::core::hold::{Hold, HoldReason};
 
+mod reasons;
+
 const NOW: Timestamp = Timestamp::from_millis(1_795_348_800_000); // 2026-11-22T12:00Z
 
 fn seconds(seconds: u64) -> Duration {
@@ -296,39 +298,7 @@ fn the_json_is_as_the_manual_says() {
 /// The code of each reason in JSON is the one that programs ask by.
 #[test]
 fn each_reason_has_its_code_in_json_and_its_facts_beside_it() {
-    let text = || "x".to_owned();
-    let zero = BoundedCount::exactly(0);
-    for reason in [
-        TaskReason::NotDue { at: NOW },
-        TaskReason::RetryAt { attempt: 2, at: NOW },
-        TaskReason::Paused { by: None, until: Some(NOW), is_kept: true },
-        TaskReason::Held { hold: rate_limit(None).reason, wait: Some(seconds(1)) },
-        TaskReason::LaneBlocked { scope: text(), key: text(), by: text(), since: NOW, error: text() },
-        TaskReason::LaneBusy {
-            scope: text(),
-            key: text(),
-            ahead: zero,
-            concurrency: 1,
-            holder: None,
-            since: None,
-        },
-        TaskReason::NotServed { why: NotServed::ProgramStopped },
-        TaskReason::NotAnswering,
-        TaskReason::Draining,
-        TaskReason::Halted { why: text() },
-        TaskReason::StoreAsked,
-        TaskReason::QueueFull { workers: 1 },
-        TaskReason::WorkersStarting { workers: 1 },
-        TaskReason::Behind { ahead: zero, of_tenant: Some(1) },
-        TaskReason::SlotsBusy { slots: 1 },
-        TaskReason::Demoted { from: text() },
-        TaskReason::Starting,
-        TaskReason::Moving,
-        TaskReason::Elsewhere { node: text(), how: text() },
-        TaskReason::Running { since: None, worker: None, attempt: None },
-        TaskReason::Over { state: text(), at: NOW },
-        TaskReason::Unknown { told: None },
-    ] {
+    for reason in reasons::every_reason() {
         let json = serde_json::to_value(&reason).unwrap();
         assert_eq!(json["code"], Value::from(reason.code()), "{json}");
     }

@@ -78,6 +78,9 @@ impl Slots {
         if self.has(Fault::IdlesLastSlot) {
             taken += 1;
         }
+        if self.has(Fault::ExceedsSlots) {
+            taken = taken.saturating_sub(1);
+        }
         if taken >= self.rules.slots + spare {
             return None;
         }

@@ -9,6 +9,8 @@ pub(super) enum Fault {
     ForgetsPromise,
     /// Runs cost their tenants nothing.
     ForgetsCost,
+    /// A run costs what it was thought to cost, however long it took.
+    KeepsEstimate,
     /// When a promise is at risk, what has used least of its promise goes first.
     StarvesOldest,
     /// The last of a line goes first.
@@ -17,6 +19,8 @@ pub(super) enum Fault {
     LeaksSlot,
     /// A tenant keeps the credit of the time in which it had no work.
     HoardsCredit,
+    /// One run more goes on than there are slots.
+    ExceedsSlots,
     /// No tenant leaves room for others.
     ForgetsRoom,
     /// Runs block no promise.
@@ -26,6 +30,8 @@ pub(super) enum Fault {
     Wavers,
     /// All that waits is said to wait for room.
     Lies,
+    /// Nothing is said to start before a task that has others before it.
+    ForgetsOthers,
     /// All tenants have the same weight.
     ForgetsWeight,
 }

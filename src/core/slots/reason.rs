@@ -120,6 +120,8 @@ impl Slots {
             SlotHold::Reserved { target: self.promises.target(open_to).unwrap_or_default() }
         } else if account.owed != Owed::Yes && ahead == 0 {
             SlotHold::OverShare
+        } else if self.has(Fault::ForgetsOthers) {
+            SlotHold::Behind { at_most: 0, own: 0 }
         } else {
             SlotHold::Behind { at_most: self.waiting() - (line.items.len() - ahead), own: ahead }
         })

@@ -89,7 +89,7 @@ impl Slots {
 
     /// The run of a grant is over. `ran`: the body did run, so its time says something about its task.
     pub fn finish(&mut self, run: u64, ran: bool, now: Timestamp) {
-        let forgets = self.has(Fault::ForgetsCost);
+        let (forgets, keeps_estimate) = (self.has(Fault::ForgetsCost), self.has(Fault::KeepsEstimate));
         let Some(over) = self.runs.remove(&run) else { return };
         let took = now.since(over.started_at);
         self.promises.ended(over.blocks);
@@ -97,7 +97,7 @@ impl Slots {
         of.running -= 1;
         account.running -= 1;
         account.held -= over.charge;
-        let cost = account.cost(took);
+        let cost = account.cost(if keeps_estimate { over.expected } else { took });
         if !forgets {
             account.done = account.done.saturating_add(cost);
         }

@@ -79,12 +79,12 @@ fn i5_a_line_keeps_its_order() {
 
 #[test]
 fn i6_no_slot_and_no_charge_is_lost() {
-    is_found_by(Property::NothingLost, &[Fault::LeaksSlot]);
+    is_found_by(Property::NothingLost, &[Fault::LeaksSlot, Fault::ForgetsCost, Fault::KeepsEstimate]);
 }
 
 #[test]
 fn i8_no_bound_is_passed() {
-    is_found_by(Property::Bounds, &[Fault::ForgetsRoom, Fault::ForgetsReserve]);
+    is_found_by(Property::Bounds, &[Fault::ExceedsSlots, Fault::ForgetsRoom, Fault::ForgetsReserve]);
 }
 
 #[test]
@@ -94,5 +94,5 @@ fn i9_one_history_gives_one_sequence_of_starts() {
 
 #[test]
 fn i10_the_reason_is_true() {
-    is_found_by(Property::TrueReasons, &[Fault::Lies]);
+    is_found_by(Property::TrueReasons, &[Fault::Lies, Fault::ForgetsOthers]);
 }

@@ -1,11 +1,11 @@
 //! Cuts the stream from RabbitMQ into frames and looks at each; message bodies pass as they are.
 
-use std::collections::HashMap;
 use std::io;
 
 use super::aside::{Aside, Unread};
 use super::method::{self, MethodFact};
 use super::properties::{self, FLAGS, Wrong};
+use crate::core::number_map::NumberMap;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
@@ -32,8 +32,6 @@ pub(crate) const fn room(frame_max: usize) -> usize {
 pub(super) struct Frames {
     /// A frame of which only a part has come.
     partial: Vec<u8>,
-    /// The header under examination, as it came.
-    before: Vec<u8>,
     /// The number of bytes of a body that are still to come.
     passing: usize,
     /// Whether the stream has no frames: a server that speaks another version says so, and closes.
@@ -41,18 +39,17 @@ pub(super) struct Frames {
     /// The largest frame in bytes.
     frame_max: usize,
     /// The delivery tag of the message that comes through each channel.
-    tags: HashMap<u16, u64>,
+    tags: NumberMap<u16, u64>,
 }
 
 impl Default for Frames {
     fn default() -> Self {
         Self {
             partial: Vec::new(),
-            before: Vec::new(),
             passing: 0,
             is_foreign: false,
             frame_max: FRAME,
-            tags: HashMap::new(),
+            tags: NumberMap::default(),
         }
     }
 }
@@ -94,6 +91,14 @@ impl Frames {
                 bytes = rest;
                 continue;
             }
+            // Most frames come whole, and are copied once.
+            if self.partial.is_empty()
+                && let Some(frame) = whole_frame(bytes)
+            {
+                self.look(frame, out, aside);
+                bytes = &bytes[frame.len()..];
+                continue;
+            }
             let whole = self.size().map_or(HEAD, |size| size + AROUND);
             let (next, rest) = bytes.split_at((whole - self.partial.len()).min(bytes.len()));
             self.partial.extend(next);
@@ -129,41 +134,51 @@ impl Frames {
         Ok(())
     }
 
-    /// Ends a method or a header that has come whole.
+    /// Ends a method or a header that has come in parts.
     fn end(&mut self, out: &mut Vec<u8>, aside: &Aside) {
-        let frame = &mut self.partial;
+        let mut frame = std::mem::take(&mut self.partial);
+        self.look(&frame, out, aside);
+        frame.clear();
+        self.partial = frame;
+    }
+
+    /// Looks at a whole method or header, and writes to `out` what the client library is to read.
+    fn look(&mut self, frame: &[u8], out: &mut Vec<u8>, aside: &Aside) {
         let channel = u16::from_be_bytes([frame[1], frame[2]]);
-        let end = frame.pop().unwrap_or_default();
+        let (start, end) = (out.len(), frame.len() - 1);
+        out.extend_from_slice(frame);
+        let copy = &mut out[start + HEAD..start + end];
         if frame[0] == METHOD {
-            match method::look(&mut frame[HEAD..]) {
+            match method::look(copy) {
                 MethodFact::Delivery(tag) => drop(self.tags.insert(channel, tag)),
                 MethodFact::FrameMax(frame_max) => self.limit(frame_max),
                 MethodFact::Nothing => {}
             }
-        } else {
-            self.header(channel, aside);
+            return;
         }
-        out.append(&mut self.partial);
-        out.push(end);
-    }
-
-    fn header(&mut self, channel: u16, aside: &Aside) {
-        let (room, tag) = (self.room(), self.tags.remove(&channel));
-        let payload = &mut self.partial[HEAD..];
-        self.before.clear();
-        self.before.extend_from_slice(payload);
-        let Some(Wrong { why, instead }) = properties::look(payload, room) else { return };
+        let tag = self.tags.remove(&channel);
+        let Some(Wrong { why, instead }) = properties::look(copy, self.room()) else { return };
         tracing::warn!(channel, why, "a message from RabbitMQ cannot be read as it is");
         if let Some(tag) = tag {
-            let properties = self.before.get(FLAGS..).unwrap_or_default().to_vec();
+            let properties = frame[HEAD..end].get(FLAGS..).unwrap_or_default().to_vec();
             aside.put(channel, tag, Unread { properties, why });
         }
         if let Some(instead) = instead {
-            self.partial.truncate(HEAD);
-            self.partial[3..HEAD].copy_from_slice(&(instead.len() as u32).to_be_bytes());
-            self.partial.extend(instead);
+            out.truncate(start + 3);
+            out.extend((instead.len() as u32).to_be_bytes());
+            out.extend(instead);
+            out.push(frame[end]);
         }
     }
+}
+
+/// The method or header with which these bytes begin, if it is there whole. One that is nonsense does not count.
+fn whole_frame(bytes: &[u8]) -> Option<&[u8]> {
+    if !matches!(bytes.first(), Some(&(METHOD | HEADER))) {
+        return None;
+    }
+    let size = usize::try_from(u32::from_be_bytes(bytes.get(3..HEAD)?.try_into().ok()?)).ok()?;
+    bytes.get(..size.checked_add(AROUND)?).filter(|_| size <= NONSENSE)
 }
 
 #[cfg(test)]
@@ -213,20 +228,26 @@ mod tests {
         table
     }
 
-    /// What the client library reads, and the properties that were put aside.
-    fn read(bytes: &[u8], piece: usize) -> (Vec<AMQPFrame>, Option<Unread>) {
+    /// The bytes that are written for the client library, and the properties that were put aside.
+    fn guarded(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Unread>) {
         let (aside, mut frames, mut out) = (Arc::new(Aside::default()), Frames::default(), Vec::new());
         let watch = aside.watch(1);
         for piece in bytes.chunks(piece) {
             frames.feed(piece, &mut out, &aside).unwrap();
         }
+        (out, watch.take(TAG))
+    }
+
+    /// What the client library reads, and the properties that were put aside.
+    fn read(bytes: &[u8], piece: usize) -> (Vec<AMQPFrame>, Option<Unread>) {
+        let (out, unread) = guarded(bytes, piece);
         let (mut rest, mut read) = (&out[..], Vec::new());
         while !rest.is_empty() {
             let (after, frame) = parse_frame(rest).unwrap_or_else(|error| panic!("{error}: {rest:x?}"));
             read.push(frame);
             rest = after;
         }
-        (read, watch.take(TAG))
+        (read, unread)
     }
 
     /// The headers of the second frame.
@@ -374,6 +395,16 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A frame that comes whole is looked at where it is, and one that comes in parts is put together first.
+        #[test]
+        fn it_is_of_no_meaning_how_the_bytes_come(headers in vec(any_header(), 1..4), piece in 1..300_usize) {
+            let all = headers.iter().flat_map(|header| {
+                [deliver(b"q"), header.clone(), frame(BODY, 1, b"{}"), frame(HEARTBEAT, 0, b"")].concat()
+            });
+            let all: Vec<u8> = all.collect();
+            prop_assert_eq!(guarded(&all, piece), guarded(&all, all.len()));
+        }
 
         /// Whatever a publisher has put into its properties, the client library reads on.
         #[test]

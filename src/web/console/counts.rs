@@ -188,6 +188,16 @@ mod tests {
         assert_eq!(made.load(Ordering::SeqCst), 1);
     }
 
+    #[test]
+    fn the_manual_names_the_fields_of_a_share() {
+        let share = serde_json::to_value(CountingShare { looked_at: 1, of: 2 }).unwrap();
+        let fields: Vec<&String> = share.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["looked_at", "of"]);
+        let manual = include_str!("../../../docs/console-json-operations.md");
+        let section = manual.split("## `brakes.counting`, `confirm.counting`").nth(1).unwrap();
+        assert!(section.split("## ").next().unwrap().contains("| `looked_at`, `of` |"), "{section}");
+    }
+
     #[actix_web::test]
     async fn counts_are_bounded_and_the_oldest_end() {
         tokio::time::pause();

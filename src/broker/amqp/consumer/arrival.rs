@@ -45,7 +45,10 @@ impl QueueConsumer {
             next = self.streams.next().now_or_never().flatten();
         }
         // Several consumers share the channel. Their deliveries are sorted into the order that they had on the channel.
-        came.sort_by_key(|(_, delivery): &(u64, lapin::message::Delivery)| delivery.delivery_tag);
+        let tag = |(_, delivery): &(u64, lapin::message::Delivery)| delivery.delivery_tag;
+        if !came.is_sorted_by_key(tag) {
+            came.sort_by_key(tag);
+        }
         let now = now();
         let mut deliveries = Vec::with_capacity(came.len());
         for (consumer, delivery) in came {

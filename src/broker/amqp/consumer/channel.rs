@@ -109,6 +109,12 @@ impl QueueConsumer {
     /// Opens the channel if the line needs one and may have one, and begins and ends consumers as the prefetch plan
     /// says.
     pub(super) async fn look_after_channel(&mut self) {
+        // The line comes here in each turn, and mostly there is nothing to do.
+        let is_up = matches!(&*self.link.borrow_and_update(), LinkState::Up(up)
+            if self.flow.as_ref().is_some_and(|flow| flow.connection == up.epoch));
+        if is_up && self.doubt.is_none() && self.retry_at.is_none() && self.plan.is_settled() {
+            return;
+        }
         let state = self.link.borrow_and_update().clone();
         match (&self.flow, &state) {
             (Some(flow), LinkState::Up(up)) if flow.connection == up.epoch => {}

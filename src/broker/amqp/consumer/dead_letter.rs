@@ -67,7 +67,8 @@ impl QueueConsumer {
             // It is rejected when it comes again, if it comes here.
             DeliveryLocation::Lost => {
                 in_flight.posting = false;
-                in_flight.ended = Some(Settle::DeadLetter { reason, result: None, follow_ups: None });
+                let end = Settle::DeadLetter { reason, result: None, follow_ups: None };
+                in_flight.ended = Some(Box::new(end));
                 self.in_flight.insert(tag, in_flight);
                 answer(done, Ok(()));
             }

@@ -33,7 +33,7 @@ pub(super) struct InFlight {
     /// How the message came first.
     pub(super) info: Option<Arc<DeliveryInfo>>,
     /// How the run ended while the delivery was lost.
-    pub(super) ended: Option<Settle>,
+    pub(super) ended: Option<Box<Settle>>,
 }
 
 /// The place in RabbitMQ of the message of a delivery.

@@ -47,6 +47,7 @@ use super::link::{LinkState, ReconnectPause};
 use super::prefetch::SourcePlans;
 use crate::broker::{BrokerError, Delivery, DeliveryInfo, QueueCounts, ScheduledTask, Settle, Settler, Sink};
 use crate::core::Timestamp;
+use crate::core::number_map::TagMap;
 use crate::core::time::deadline;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
@@ -129,7 +130,7 @@ pub(super) struct QueueConsumer {
     link: watch::Receiver<LinkState>,
     flow: Option<Flow>,
     streams: ConsumerStreams,
-    in_flight: HashMap<u64, InFlight>,
+    in_flight: TagMap<InFlight>,
     /// The deliveries of lost channels by their tasks, so that the line recognises them when they come again.
     lost: HashMap<TaskId, u64>,
     /// The deliveries that go back, with their times.
@@ -196,7 +197,7 @@ impl QueueConsumer {
             link,
             flow: None,
             streams: ConsumerStreams::default(),
-            in_flight: HashMap::new(),
+            in_flight: TagMap::default(),
             lost: HashMap::new(),
             returning: VecDeque::new(),
             early: BTreeSet::new(),

@@ -37,7 +37,7 @@ impl QueueConsumer {
             in_flight.posting = false;
             if in_flight.place == DeliveryLocation::Lost {
                 // RabbitMQ delivers the message again by itself. The crash is counted when the message comes.
-                in_flight.ended = Some(Settle::Return { crashed: true });
+                in_flight.ended = Some(Box::new(Settle::Return { crashed: true }));
             } else {
                 self.settle(tag, Settle::Return { crashed: true }, None);
             }
@@ -59,7 +59,7 @@ impl QueueConsumer {
                 _ => in_flight.message.acks_late,
             };
             if takes_effect {
-                in_flight.ended = Some(settle);
+                in_flight.ended = Some(Box::new(settle));
             } else {
                 self.let_go(tag);
             }
@@ -173,7 +173,8 @@ impl QueueConsumer {
 
     /// Ends a delivery whose follow-ups are published, or can never be published.
     pub(super) fn posted(&mut self, tag: u64, result: Result<(), BrokerError>, done: Option<Done>) {
-        if self.waiting.remove(&tag) && self.waiting.is_empty() {
+        // Mostly none waits, and then there is nothing to look up.
+        if !self.waiting.is_empty() && self.waiting.remove(&tag) && self.waiting.is_empty() {
             self.make_room();
         }
         let Some(mut in_flight) = self.in_flight.remove(&tag) else { return answer(done, result) };
@@ -186,7 +187,7 @@ impl QueueConsumer {
                 // The message comes again although its task is over. If it comes to this process, it is acknowledged
                 // then.
                 in_flight.posting = false;
-                in_flight.ended = Some(Settle::Ack { result: None, follow_ups: None });
+                in_flight.ended = Some(Box::new(Settle::Ack { result: None, follow_ups: None }));
                 self.in_flight.insert(tag, in_flight);
                 answer(done, Ok(()));
             }
@@ -239,7 +240,7 @@ impl QueueConsumer {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         in_flight.place = DeliveryLocation::Gone;
         if let Some(settle) = in_flight.ended.take() {
-            self.settle(tag, settle, None);
+            self.settle(tag, *settle, None);
         }
     }
 
@@ -256,7 +257,7 @@ impl QueueConsumer {
         in_flight.suspect = true;
         self.lost.remove(&in_flight.message.id);
         if let Some(settle) = in_flight.ended.take() {
-            self.settle(tag, settle, None);
+            self.settle(tag, *settle, None);
         }
     }
 

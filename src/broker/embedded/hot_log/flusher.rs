@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -27,14 +26,17 @@ const CHUNK: usize = 512;
 const SPARES: usize = 1;
 /// The pause before the flusher looks again whether the disk has room, or whether the database has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// The bytes that must be free beside what the rows of a memtable take: the log and the merging of table files go on meanwhile.
-const SPARE_ROOM: u64 = 16 << 20;
+/// The least and the most bytes that must be free beside what the rows of a memtable take: the log and the merging of table files
+/// go on meanwhile. The fewer rows are alive, the less it is, because the memtable's file gives more room than the rows take.
+const LEAST_SPARE_ROOM: u64 = 1 << 20;
+const MOST_SPARE_ROOM: u64 = 16 << 20;
 
-/// A memtable that waits to be written to the database.
+/// A segment that waits to be written to the database.
 pub(super) struct Retired {
-    pub(super) memtable: SharedMemtable,
+    /// Its memtables, oldest first. There are several if a reader has had some of them frozen.
+    pub(super) memtables: Vec<SharedMemtable>,
     pub(super) segment: Segment,
-    /// What the database has of the log when it has this memtable.
+    /// What the database has of the log when it has these memtables.
     pub(super) mark: Flushed,
 }
 
@@ -98,12 +100,12 @@ impl FlushQueue {
     }
 
     fn write_memtables(&self, disk: &DiskTables) {
-        while let Some((memtable, mark)) = self.next(disk) {
-            let written = write(disk, &self.memtables, &memtable, mark);
+        while let Some((memtables, mark)) = self.next(disk) {
+            let written = write(disk, &self.memtables, &memtables, mark);
             let mut state = self.state.lock();
             match written {
                 Ok(()) => {
-                    self.memtables.drop_oldest();
+                    memtables.iter().for_each(|_| self.memtables.drop_oldest());
                     if let Some(Retired { mut segment, .. }) = state.retired.pop_front() {
                         segment.start_over();
                         state.spares.push(segment);
@@ -124,7 +126,7 @@ impl FlushQueue {
     }
 
     /// Waits for a retired memtable, for room on the disk, and for the database to have caught up. `None`: it is time to stop.
-    fn next(&self, disk: &DiskTables) -> Option<(SharedMemtable, Flushed)> {
+    fn next(&self, disk: &DiskTables) -> Option<(Vec<SharedMemtable>, Flushed)> {
         let mut state = self.state.lock();
         loop {
             if state.stops || state.failed.is_some() {
@@ -134,8 +136,9 @@ impl FlushQueue {
                 self.changed.wait(&mut state);
                 continue;
             };
-            let (memtable, mark) = (Arc::clone(&oldest.memtable), oldest.mark);
-            let needed = memtable.read().bytes() as u64 + SPARE_ROOM;
+            let (memtables, mark) = (oldest.memtables.clone(), oldest.mark);
+            let alive = memtables.iter().map(|memtable| memtable.read().alive() as u64).sum::<u64>();
+            let needed = alive + alive.clamp(LEAST_SPARE_ROOM, MOST_SPARE_ROOM);
             let is_short = fs4::available_space(&self.dir).is_ok_and(|free| free < needed);
             let was_short = state.short.is_some();
             state.short = is_short.then(|| full_error(&self.dir));
@@ -143,7 +146,7 @@ impl FlushQueue {
                 self.changed.notify_all();
             }
             if !is_short && !disk.is_behind() {
-                return Some((memtable, mark));
+                return Some((memtables, mark));
             }
             // Background work that has failed would never catch up. To ask takes a lock that the database may hold for long.
             if let Err(error) = MutexGuard::unlocked(&mut state, || disk.check()) {
@@ -156,24 +159,28 @@ impl FlushQueue {
     }
 }
 
-/// Writes what the database needs of a memtable, and then how far the log has come with it.
+/// Writes what the database needs of the memtables of a segment, oldest first, and with the last one how far the log has come.
 pub(super) fn write(
     disk: &DiskTables,
     memtables: &Memtables,
-    memtable: &SharedMemtable,
+    segment: &[SharedMemtable],
     mark: Flushed,
 ) -> Result<(), BrokerError> {
     // Background work may have failed since the last memtable.
     disk.check()?;
-    let newer = memtables.newer_than(memtable);
-    disk.flush_memtable(mark, |table| LiveRows {
-        disk,
-        newer: &newer,
-        memtable,
-        table,
-        read: VecDeque::new(),
-        last: None,
-    })
+    for (nth, memtable) in segment.iter().enumerate() {
+        let newer = memtables.newer_than(memtable);
+        let mark = (nth + 1 == segment.len()).then_some(mark);
+        disk.flush_memtable(mark, |table| LiveRows {
+            disk,
+            newer: &newer,
+            memtable,
+            table,
+            read: VecDeque::new(),
+            last: None,
+        })?;
+    }
+    Ok(())
 }
 
 /// The rows of a table of a memtable that the database needs, in order.

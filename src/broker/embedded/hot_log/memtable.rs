@@ -19,9 +19,6 @@ use std::ops::Bound;
 use crate::broker::embedded::tables::{NAMES, Slice, TableName};
 use crate::broker::embedded::writes::Write;
 
-/// What a row takes in memory beside its key and its value, in bytes.
-const ROW: usize = 128;
-
 /// A key that a memtable has, with its row, or without one if the row is deleted.
 pub(in super::super) type MemtableRow = (Slice, Option<Slice>);
 
@@ -35,7 +32,8 @@ struct MemtableValue {
 #[derive(Default)]
 pub(in super::super) struct Memtable {
     tables: [BTreeMap<Slice, MemtableValue>; NAMES.len()],
-    bytes: usize,
+    /// The bytes of the rows that are not deleted, with their keys.
+    alive: usize,
     rows: usize,
 }
 
@@ -50,15 +48,15 @@ impl Memtable {
 
     /// Puts a row. `is_new`: no row had this key before.
     pub(super) fn put(&mut self, table: TableName, key: Slice, value: Slice, is_new: bool) {
-        self.bytes += value.len();
+        self.alive += key.len() + value.len();
         match self.tables[table as usize].entry(key) {
             Entry::Occupied(mut held) => {
                 // A row that is put again is as new as it was.
-                let before = held.get_mut().value.replace(value);
-                self.bytes -= before.map_or(0, |before| before.len());
+                if let Some(before) = held.get_mut().value.replace(value) {
+                    self.alive -= held.key().len() + before.len();
+                }
             }
             Entry::Vacant(place) => {
-                self.bytes += ROW + place.key().len();
                 self.rows += 1;
                 place.insert(MemtableValue { value: Some(value), is_new });
             }
@@ -69,16 +67,15 @@ impl Memtable {
     pub(super) fn delete(&mut self, table: TableName, key: &Slice) {
         match self.tables[table as usize].entry(key.clone()) {
             Entry::Occupied(mut held) => {
-                let before = held.get_mut().value.take();
-                self.bytes -= before.map_or(0, |before| before.len());
+                if let Some(before) = held.get_mut().value.take() {
+                    self.alive -= key.len() + before.len();
+                }
                 if held.get().is_new {
                     held.remove();
-                    self.bytes -= ROW + key.len();
                     self.rows -= 1;
                 }
             }
             Entry::Vacant(place) => {
-                self.bytes += ROW + key.len();
                 self.rows += 1;
                 place.insert(MemtableValue { value: None, is_new: false });
             }
@@ -124,9 +121,9 @@ impl Memtable {
         last
     }
 
-    /// The bytes that the memtable takes in memory, about.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// The bytes of the rows that the database gets if the memtable is written now, about. Deleted rows count nothing.
+    pub(super) fn alive(&self) -> usize {
+        self.alive
     }
 
     /// The number of keys.

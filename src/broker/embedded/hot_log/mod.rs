@@ -130,8 +130,9 @@ impl HotLog {
             }
         };
         let waiting = memtables.retired().into_iter().zip(opened);
-        let retired =
-            waiting.map(|(memtable, (segment, mark))| Retired { memtable, segment, mark }).collect();
+        let retired = waiting
+            .map(|(memtable, (segment, mark))| Retired { memtables: vec![memtable], segment, mark })
+            .collect();
         let queue = Arc::new(FlushQueue::new(dir.to_owned(), memtables.clone(), retired, unused));
         let (of_thread, disk) = (Arc::clone(&queue), disk.clone());
         let thread = std::thread::Builder::new()
@@ -157,8 +158,7 @@ impl HotLog {
             return Err(error.clone());
         }
         self.queue.state.lock().check()?;
-        let (_, rows) = self.memtables.active_size();
-        if writer.segment.end() >= segment::FULL || rows >= MOST_ROWS {
+        if writer.segment.end() >= segment::FULL || self.memtables.rows_of_segment() >= MOST_ROWS {
             self.retire(&mut writer)?;
         }
         let number = writer.last.number + 1;
@@ -203,8 +203,8 @@ impl HotLog {
             }
         };
         let segment = std::mem::replace(&mut writer.segment, next);
-        let (memtable, mark) = (self.memtables.retire(), writer.last);
-        state.retired.push_back(Retired { memtable, segment, mark });
+        let (memtables, mark) = (self.memtables.retire(), writer.last);
+        state.retired.push_back(Retired { memtables, segment, mark });
         writer.last.epoch += 1;
         self.queue.changed.notify_all();
         Ok(())

@@ -448,6 +448,8 @@ enum Step {
     End(prop::sample::Index),
     Retire,
     Flush,
+    /// Begins to read all as it is now.
+    Look,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -457,7 +459,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<u8>().prop_map(Step::Begin),
         4 => any::<prop::sample::Index>().prop_map(Step::End),
         2 => Just(Step::Retire),
-        1 => Just(Step::Flush),
+        2 => Just(Step::Flush),
+        2 => Just(Step::Look),
     ]
 }
 
@@ -504,7 +507,8 @@ fn compare(memtables: &Memtables, disk: &DiskTables, models: &[Model; 2]) -> Res
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Memtables over a database are one map, whenever a memtable is retired or written.
+    /// Memtables over a database are one map, whenever a memtable is frozen, retired or written. Whoever has begun to read sees
+    /// what was there then, whatever comes later.
     #[test]
     fn memtables_over_the_database_are_one_map(steps in prop::collection::vec(step(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
@@ -512,6 +516,7 @@ proptest! {
         let memtables = Memtables::of(Vec::new());
         let mut models = [Model::new(), Model::new()];
         let (mut begun, mut waiting, mut epoch) = (0_u8, Vec::new(), 0);
+        let (mut retired, mut looks) = (VecDeque::new(), Vec::new());
         for step in steps {
             let mut writes = Writes::default();
             match step {
@@ -536,22 +541,31 @@ proptest! {
                     models[0].remove(&key[..]);
                 }
                 Step::End(_) => {}
-                Step::Retire => drop(memtables.retire()),
+                Step::Retire => retired.push_back(memtables.retire()),
                 Step::Flush => {
-                    if let Some(oldest) = memtables.retired().first() {
+                    if let Some(oldest) = retired.pop_front() {
                         epoch += 1;
                         let mark = Flushed { epoch, number: epoch };
                         // Once more, as after a crash before the file was given back.
                         for _ in 0..2 {
-                            flusher::write(&disk, &memtables, oldest, mark).unwrap();
+                            flusher::write(&disk, &memtables, &oldest, mark).unwrap();
                         }
-                        memtables.drop_oldest();
+                        oldest.iter().for_each(|_| memtables.drop_oldest());
+                        prop_assert_eq!(disk.flushed().unwrap(), mark);
                     }
+                }
+                Step::Look => {
+                    let (frozen, at_disk) = memtables.as_of_now(|| disk.as_of_now());
+                    looks.push((frozen, at_disk, models.clone()));
                 }
             }
             memtables.apply(&[&writes]);
             compare(&memtables, &disk, &models)?;
         }
+        for (frozen, at_disk, models) in &looks {
+            compare(frozen, at_disk, models)?;
+        }
+        drop(looks);
         disk.close();
     }
 

@@ -98,6 +98,7 @@ struct Waiting {
 struct Running {
     run: u64,
     task: Waiting,
+    started_at: Timestamp,
 }
 
 /// A pool, and what a reader of its history knows of it.
@@ -116,6 +117,8 @@ pub(super) struct World {
     arrivals: u64,
     /// The tags of all that has started.
     starts: Vec<u64>,
+    /// A run whose tenant was not charged for what the run took.
+    mischarged: Option<String>,
 }
 
 impl World {
@@ -148,6 +151,7 @@ impl World {
             was_busy: [false; TENANTS.len()],
             arrivals: 0,
             starts: Vec::new(),
+            mischarged: None,
         }
     }
 
@@ -190,7 +194,9 @@ impl World {
             }
             Op::Finish(nth) => {
                 if let Some(run) = self.take_run(nth) {
+                    let before = self.charged(run.task.tenant);
                     self.slots.finish(run.run, false, self.now);
+                    self.note_charge(&run, before);
                     self.report(run.task.queue);
                 }
             }
@@ -241,6 +247,22 @@ impl World {
                 self.slots.resize(slots, self.now);
             }
             Op::Advance(millis) => self.now = self.now + Duration::from_millis(millis),
+        }
+    }
+
+    /// What a tenant was charged for runs that are over. `None`: it has no account, as it has no debt and no work.
+    fn charged(&self, tenant: usize) -> Option<u128> {
+        let number = self.slots.tenants.find(TENANTS[tenant])?;
+        Some(self.slots.tenants.accounts[number].done)
+    }
+
+    /// Compares what the end of a run has cost its tenant with the time that the run took, at a weight of 1.
+    fn note_charge(&mut self, run: &Running, before: Option<u128>) {
+        let (Some(before), Some(after)) = (before, self.charged(run.task.tenant)) else { return };
+        let took = self.now.since(run.started_at);
+        let cost = ((took.as_micros() << 20) / 1_000).max(1);
+        if after != before + cost {
+            self.mischarged = Some(format!("{run:?} took {took:?}, and {before} became {after}"));
         }
     }
 
@@ -416,12 +438,15 @@ impl World {
             let run = self.slots.start(choice, self.now).ok_or("there is no such head")?;
             self.waiting.retain(|task| task.tag != chosen.tag);
             self.starts.push(chosen.tag);
-            self.running.push(Running { run, task: chosen });
+            self.running.push(Running { run, task: chosen, started_at: self.now });
         }
     }
 
-    /// The machine counts what the model counts, and has charged what goes on.
+    /// The machine counts what the model counts, and has charged what is over and what goes on.
     fn agree(&self) -> Result<(), String> {
+        if let Some(error) = &self.mischarged {
+            return Err(error.clone());
+        }
         let counts = (self.slots.running(), self.slots.waiting());
         let expected = (self.running.len(), self.waiting.len() + self.held.len());
         if counts != expected {
