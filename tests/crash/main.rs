@@ -11,6 +11,7 @@ mod brakes;
 mod bulk;
 mod cases;
 mod child;
+mod console;
 mod deploys;
 mod exports;
 mod full_disk;
@@ -27,10 +28,11 @@ mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 21] = [
+const CASES: [(&str, fn()); 22] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("brakes::killed_in_the_middle", brakes::killed_in_the_middle),
     ("bulk::killed_in_the_middle", bulk::killed_in_the_middle),
+    ("console::killed_in_the_middle_of_each_act", console::killed_in_the_middle_of_each_act),
     ("deploys::a_new_program_takes_over_under_load", deploys::a_new_program_takes_over_under_load),
     ("deploys::open_pages_do_not_hold_up_the_end", deploys::open_pages_do_not_hold_up_the_end),
     ("exports::killed_at_every_step", exports::killed_at_every_step),
