@@ -167,7 +167,13 @@ impl Desk {
     /// Makes what the act of this round is about.
     async fn prepare(&self, act: &str, round: u64) -> Result<(), Failure> {
         match act {
-            "revoke" => self.send([id(round)], round).await,
+            // It waits for its time, so the store itself ends it. Of one that stands in a queue already, the queue is told, and
+            // its end is written a moment after the answer.
+            "revoke" => {
+                let hour = Duration::from_secs(3_600);
+                waits::s("amina".into()).id(id(round)).countdown(hour).delay().await?;
+                Ok(())
+            }
             "retry" | "edit" | "delete" => self.fail([id(round)], round).await,
             "retry_all" | "delete_all" => self.fail(ids(round), round).await,
             "run_now" => {
