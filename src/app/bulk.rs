@@ -275,7 +275,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The rule has a mistake, or the broker does not answer or keeps no failed tasks.
     pub async fn count_failed(&self, rule: &BrakeRule) -> Result<u64, ControlError> {
-        self.count_failed_by(rule, now()).await
+        self.count_failed_by(rule, now(), &CountProgress::default()).await
     }
 
     /// Says what an act would be about now, exactly, and whether it could be undone. It changes nothing. `to` is the queue of
@@ -305,7 +305,7 @@ impl BulkHandle<'_> {
         progress: &Arc<CountProgress>,
     ) -> Result<BulkForecast, ControlError> {
         let (found, waiting, in_canvas) = match action {
-            BulkAction::Retry => (self.count_failed_by(rule, then).await?, None, 0),
+            BulkAction::Retry => (self.count_failed_by(rule, then, progress).await?, None, 0),
             BulkAction::Revoke | BulkAction::Move | BulkAction::Purge => {
                 let to = self.target(action, to)?;
                 let (count, in_canvas) = self.count(rule, to.as_deref(), then, progress).await?;
@@ -408,7 +408,7 @@ impl BulkHandle<'_> {
         let to = self.target(action, to)?;
         let found = match (counted, action) {
             (Some(counted), _) => counted,
-            (None, BulkAction::Retry) => self.count_failed_by(rule, then).await?,
+            (None, BulkAction::Retry) => self.count_failed_by(rule, then, &CountProgress::default()).await?,
             (None, BulkAction::Revoke | BulkAction::Move | BulkAction::Purge) => {
                 self.count(rule, to.as_deref(), then, &Arc::default()).await?.0.tasks
             }
@@ -467,9 +467,14 @@ impl BulkHandle<'_> {
         Ok((count, in_canvas.load(Ordering::Relaxed)))
     }
 
-    async fn count_failed_by(&self, rule: &BrakeRule, then: Timestamp) -> Result<u64, ControlError> {
+    async fn count_failed_by(
+        &self,
+        rule: &BrakeRule,
+        then: Timestamp,
+        progress: &CountProgress,
+    ) -> Result<u64, ControlError> {
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
-        let filter = self.celeriac.failed_by(&rule, then)?;
+        let filter = progress.noted_by(self.celeriac.failed_by(&rule, then)?);
         Ok(self.celeriac.keeper()?.failed_ids(&filter).await?.len() as u64)
     }
 

@@ -1,6 +1,7 @@
 //! The local endpoint of a program that owns an embedded store: a socket in the directory of the store, over which `celeriac`
 //! asks the running program what it would otherwise read from the store. A question is a line of JSON with `method` and
-//! `arguments`, and is answered by the same code as [remote control](super::control).
+//! `arguments`, and is answered by the same code as [remote control](super::control). Besides, `console` asks where the console
+//! of the program is.
 //!
 //! Invariants:
 //! - Who holds the lock of the store has the socket. So one that is found is of a program that was killed, and is replaced.
@@ -205,6 +206,9 @@ async fn answer(inner: &Weak<CeleriacInner>, line: &str) -> Value {
     let told = |answer: Value| json!({ "node": node, "answer": answer });
     if method == "ping" {
         return told(json!({ "ok": "pong" }));
+    }
+    if method == "console" {
+        return told(json!({ "url": *inner.control.console.lock() }));
     }
     let request = ControlRequest::new(method.as_str(), arguments, node.as_str(), 0);
     match timeout(ANSWER, control::answer(&inner, request)).await {

@@ -2,6 +2,7 @@
 
 use super::handle::{Celeriac, ControlError};
 use crate::broker::{FailedTask, Standing, TaskFilter, TaskPage, UnfinishedTask};
+use crate::runtime::rule_count::CountProgress;
 
 impl Celeriac {
     /// A page of the tasks that wait, are scheduled or run and that the filter chooses, of those that stand so, or of all if
@@ -63,6 +64,19 @@ impl Celeriac {
     /// # Errors
     /// The broker does not answer, or keeps no failed tasks.
     pub async fn count_failed_tasks(&self, filter: &TaskFilter) -> Result<usize, ControlError> {
-        Ok(self.keeper()?.failed_ids(&self.informed(filter)).await?.len())
+        self.count_failed(filter, &CountProgress::default()).await
+    }
+
+    /// As [`count_failed_tasks`](Self::count_failed_tasks). `progress` tells at how many tasks was looked.
+    ///
+    /// # Errors
+    /// As those of [`count_failed_tasks`](Self::count_failed_tasks).
+    pub(crate) async fn count_failed(
+        &self,
+        filter: &TaskFilter,
+        progress: &CountProgress,
+    ) -> Result<usize, ControlError> {
+        let filter = progress.noted_by(self.informed(filter));
+        Ok(self.keeper()?.failed_ids(&filter).await?.len())
     }
 }

@@ -5,18 +5,19 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::Failure;
-use super::figures::in_use;
-use super::place::{BrokerSource, Place, open_store, store_options};
+use super::local::{LocalProgram, StoreOrProgram, open_or_ask};
+use super::place::{BrokerSource, Place, store_options};
 use crate::Celeriac;
 use crate::app::variables::RESULT_BACKEND;
 use crate::app::{Builder, StartError};
 use crate::broker::Broker as _;
-use crate::catalogue::{Catalogue, QueueRow};
+use crate::catalogue::{Catalogue, QueueRow, one_line};
 use crate::web::{ConsoleServer, RunError};
 
 /// The arguments of the command.
@@ -86,10 +87,13 @@ fn builder(args: &ConsoleArgs) -> Result<Builder, Failure> {
     }
     builder = match place {
         Place::Directory(directory) => {
-            // It must exist, and no program may have it: this makes no store.
+            // It must exist, and no program may have it: this makes no store, and a program that has it shows itself.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                open_store(directory).map_err(in_use)?.close().await.map_err(Failure::from)
+                match open_or_ask(directory).await? {
+                    StoreOrProgram::Store(store) => store.close().await.map_err(Failure::from),
+                    StoreOrProgram::Program(program) => Err(shows_itself(&program, directory).await),
+                }
             })?;
             builder.directory(directory).embedded_options(store_options())
         }
@@ -102,6 +106,24 @@ fn builder(args: &ConsoleArgs) -> Result<Builder, Failure> {
         }
     };
     Ok(builder.client_only())
+}
+
+/// What to do instead: the program of the store runs, so it shows itself.
+async fn shows_itself(program: &LocalProgram, directory: &Path) -> Failure {
+    // A program that does not know the question has no console that it could name.
+    let told = program.answer("console", Value::Null).await.unwrap_or_default();
+    let directory = directory.display();
+    let has = match told.get("url").and_then(Value::as_str) {
+        Some(url) => format!(
+            "and has mounted its own console: open {}, or the address that a proxy before it has",
+            one_line(url)
+        ),
+        None => "and has mounted no console of its own, which `celeriac::web::Console` would be in one line"
+            .to_owned(),
+    };
+    Failure::Found(format!(
+        "The program of the store in `{directory}` runs, {has}. `celeriac top --directory {directory}` and `celeriac report --directory {directory}` ask that program in a terminal."
+    ))
 }
 
 /// The queues of the catalogue, with what the console shows of them.

@@ -158,7 +158,7 @@ fn sorted_headers<'a>(
     all.extend(celerys);
     all.extend(compression.map(|name| ("compression", text(name))));
     all.extend(custom);
-    all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    all.sort_unstable_by_key(|(name, _)| *name);
     all
 }
 

@@ -54,7 +54,7 @@ fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
 /// How far a count is, for those who wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct CountProgress {
-    looked_at: AtomicU64,
+    looked_at: Arc<AtomicU64>,
     of: AtomicU64,
 }
 
@@ -63,6 +63,11 @@ impl CountProgress {
     #[cfg(feature = "web")]
     pub(crate) fn read(&self) -> (u64, u64) {
         (self.looked_at.load(Ordering::Relaxed), self.of.load(Ordering::Relaxed))
+    }
+
+    /// The same filter, which tells here at how many failed tasks was looked. How many there are in all is not known.
+    pub(crate) fn noted_by(&self, filter: TaskFilter) -> TaskFilter {
+        filter.noting_looks(Arc::clone(&self.looked_at))
     }
 
     /// Finds out at how many tasks the count will look: those of a queue, or of all. The broker has these numbers at hand.

@@ -8,8 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use actix_web::App;
+use actix_web::test::init_service;
 use celeriac::catalogue::QueueRow;
 use celeriac::core::brake::BrakeRule;
+use celeriac::web::Console;
 use celeriac::{Celeriac, State, task};
 use serde_json::{Value, json};
 
@@ -108,6 +111,28 @@ async fn the_program_that_runs_answers_for_its_store() {
     assert!(!dir.path().join("control.sock").exists());
     let (code, _, err) = told(dir.path(), &["inspect", "queues"]).await;
     assert!(code == Some(1) && err.contains("does not run, so nobody can be asked"), "{err}");
+}
+
+/// Nobody else can open the store meanwhile, so the command says where the program shows itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_console_for_a_store_whose_program_runs_leads_to_that_program() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = start(dir.path()).await;
+    let (code, out, err) = told(dir.path(), &["console"]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    for text in ["has mounted no console", "`celeriac top --directory ", "`celeriac report --directory "] {
+        assert!(err.contains(text), "{text}: {err}");
+    }
+    let console = Console::new(&program).at("admin/tasks");
+    for (console, url) in [
+        (console.clone(), "open http://127.0.0.1:8080/admin/tasks, or"),
+        (console.public_url("https://www.example.org/tasks/"), "open https://www.example.org/tasks, or"),
+    ] {
+        let _app = init_service(App::new().service(console)).await;
+        let (code, _, err) = told(dir.path(), &["console"]).await;
+        assert!(code == Some(1) && err.contains(url), "{err}");
+    }
+    program.shutdown().await.expect("an end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

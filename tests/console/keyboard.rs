@@ -6,7 +6,7 @@ use serde_json::json;
 use super::browsing::{blocking, enter, go_until, says, serve, tab_to, write};
 use super::chromium::Chromium;
 use super::kit::{LONG, data, failed, open, start};
-use super::tasks::{books, fails, import, mail};
+use super::tasks::{books, export, fails, import, mail};
 
 /// A program with something for every act.
 async fn something_for_every_act(celeriac: &Celeriac) {
@@ -29,6 +29,7 @@ async fn something_for_every_act(celeriac: &Celeriac) {
     for _ in 0..2 {
         import::s("malawi".into()).send(client.clone()).await.unwrap();
     }
+    export::s("acme".into(), 1).queue("keyed").send(client.clone()).await.unwrap();
 }
 
 /// A page of the console, and who goes over it with the keys.
@@ -125,6 +126,44 @@ impl Keys<'_> {
         self.page("/periodic", "tr[data-key=yearly] button", "Resume");
         self.enter("tr[data-key=yearly]", "Resume");
         self.says("resume the periodic entry yearly: ");
+        // Brakes.
+        self.page("/brakes", "#b-task", "");
+        self.write("b-task", "shop.nothing");
+        enter(self.chromium);
+        self.says("What it would do");
+        self.enter("#page button.main", "Set this brake");
+        self.says("set a brake: pause for task shop.nothing, for 1 h");
+        self.page("/brakes", "tr .row-acts button", "Release");
+        self.enter("tr .row-acts", "Release");
+        self.says("take the brake ");
+        // Tenants.
+        self.page("/tenants", "tr[data-key=acme] button", "Pause for 1 h");
+        self.enter("tr[data-key=acme]", "Pause for 1 h");
+        self.says("pause the tenant acme for 1 h");
+        self.page("/tenants", "tr[data-key=acme] button", "Undo");
+        self.enter("tr[data-key=acme]", "Undo");
+        self.says("let the tenant acme go on");
+        self.page("/tenant?name=acme", "#new-weight", "");
+        self.write("new-weight", "2");
+        enter(self.chromium);
+        self.says("give the tenant acme the weight 2");
+        // A call.
+        self.page("/enqueue?task=shop.export", "#argument-1", "");
+        self.write("argument-0", "\"acme\"");
+        self.write("argument-1", "7");
+        self.enter("#page button.main", "Enqueue");
+        self.says("call the task shop.export");
+        // Bulk acts: the call, and the task that waits in another queue.
+        self.page("/bulk?act=bulk_purge", "#page button.main", "Count them");
+        self.write("task", "shop.export");
+        enter(self.chromium);
+        self.says("What it will do");
+        self.says("2 tasks: purge all tasks that wait and match task shop.export?");
+        self.enter("#page button.danger", "Purge them");
+        self.says("purge all tasks that wait and match task shop.export");
+        self.page("/bulk", "tr button", "Undo");
+        self.enter("tr", "Undo");
+        self.says("undo the bulk purge ");
         // And what waits starts.
         self.page("", "tr[data-key=mail] button", "Resume");
         self.enter("tr[data-key=mail]", "Resume");
@@ -148,7 +187,7 @@ async fn by_keys(with_scripts: bool) {
     let told = data(&console, "/acts", |_| true).await;
     let acts = told["acts"].as_array().unwrap();
     assert!(acts.iter().all(|act| act["is_done"] == json!(true)), "{acts:?}");
-    assert_eq!(acts.len(), 15, "{acts:?}");
+    assert_eq!(acts.len(), 23, "{acts:?}");
     celeriac.shutdown().await.unwrap();
 }
 

@@ -4,6 +4,7 @@ use celeriac_test_support as services;
 
 mod accessibility;
 mod acts;
+mod attacks;
 mod brakes;
 mod browser;
 mod browsing;
@@ -12,6 +13,7 @@ mod calls;
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;
+mod counting;
 mod guards;
 mod history;
 mod json;
@@ -21,5 +23,6 @@ mod limits;
 mod pages;
 mod rights;
 mod search;
+mod stranger;
 mod tasks;
 mod tenants;

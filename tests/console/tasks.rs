@@ -19,6 +19,13 @@ pub async fn fails(text: String) -> Result<String, TaskError> {
     if text == "good" { Ok(text) } else { Err(TaskError::permanent(text)) }
 }
 
+/// Logs a line, and fails for good.
+#[task(name = "shop.logs", queue = "mail", max_retries = 0)]
+pub async fn logs(text: String) -> Result<(), TaskError> {
+    tracing::warn!("{text}");
+    Err(TaskError::permanent("it has said all"))
+}
+
 /// Fails for good if it is bad. It is searched for by its number.
 #[task(name = "shop.form", queue = "mail", max_retries = 0, search = ["form_id"])]
 pub async fn form(form_id: u64, title: String) -> Result<u64, TaskError> {

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
 use crate::{
-    beat, brakes, bulk, deploys, earlier_store, exports, full_disk, lanes, ownership, poison, terminate,
-    workflows,
+    beat, brakes, bulk, console, deploys, earlier_store, exports, full_disk, lanes, ownership, poison,
+    terminate, workflows,
 };
 
 pub type Failure = Box<dyn std::error::Error>;
@@ -88,6 +88,7 @@ pub fn run(role: &str) -> ExitCode {
             "beat" => beat::child(child).await,
             "brakes" => brakes::child(child).await,
             "bulk" => bulk::child(child).await,
+            "console" => console::child(child).await,
             "earlier" => earlier_store::child(child).await,
             "exports" => exports::child(child).await,
             "serving" => deploys::serving(child).await,

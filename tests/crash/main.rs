@@ -11,6 +11,7 @@ mod brakes;
 mod bulk;
 mod cases;
 mod child;
+mod console;
 mod deploys;
 #[path = "../embedded_store/earlier.rs"]
 mod earlier;
@@ -34,6 +35,7 @@ const CASES: [(&str, fn()); 22] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("brakes::killed_in_the_middle", brakes::killed_in_the_middle),
     ("bulk::killed_in_the_middle", bulk::killed_in_the_middle),
+    ("console::killed_in_the_middle_of_each_act", console::killed_in_the_middle_of_each_act),
     ("deploys::a_new_program_takes_over_under_load", deploys::a_new_program_takes_over_under_load),
     ("deploys::open_pages_do_not_hold_up_the_end", deploys::open_pages_do_not_hold_up_the_end),
     ("earlier_store::killed_while_it_is_taken_over", earlier_store::killed_while_it_is_taken_over),

@@ -296,6 +296,25 @@ async fn tasks_that_the_program_does_not_have_share_one_label() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// Tenants are no label, and of the errors of a task fifty are told apart.
+#[actix_web::test]
+async fn many_tenants_and_many_errors_make_no_more_series() {
+    let celeriac = program().in_memory().start().await.unwrap();
+    for n in 0..80 {
+        let call = fails::s(format!("Error{n}")).tenant(format!("tenant-{n}"));
+        record(&call.send(celeriac.client()).await.unwrap()).await;
+    }
+    until_status(&celeriac, "scraped", |queue| queue.failed == 80).await;
+    let told = scrape(&celeriac).await;
+    let failed = told.all("celery_task_failed_total", &[("name", "scraped.fails"), QUEUE]);
+    assert_eq!(failed.len(), 52, "fifty errors, all others together, and the series without one: {failed:?}");
+    assert_eq!(failed.iter().sum::<f64>(), 80.0);
+    let of_tenants =
+        told.0.iter().filter(|(_, labels, _)| labels.values().any(|text| text.contains("tenant-")));
+    assert_eq!(of_tenants.count(), 0, "{told:?}");
+    celeriac.shutdown().await.unwrap();
+}
+
 #[actix_web::test]
 async fn a_queue_that_does_not_answer_is_left_out_by_name() {
     let celeriac = program().in_memory().start().await.unwrap();

@@ -77,6 +77,9 @@ pub(super) struct ControlState {
     /// The socket in the directory of the store; empty if there is none.
     #[cfg(unix)]
     pub(super) local: Mutex<Option<LocalSocket>>,
+    /// Where the console of this program answers, as far as it knows; `None`: it has mounted none.
+    #[cfg(any(unix, feature = "web"))]
+    pub(super) console: Mutex<Option<String>>,
 }
 
 impl Default for ControlState {
@@ -92,6 +95,8 @@ impl Default for ControlState {
             commands: ProgramCommands::default(),
             #[cfg(unix)]
             local: Mutex::default(),
+            #[cfg(any(unix, feature = "web"))]
+            console: Mutex::default(),
         }
     }
 }
@@ -99,6 +104,14 @@ impl Default for ControlState {
 impl ControlState {
     fn added(&self) -> MutexGuard<'_, Vec<QueueRow>> {
         self.added.lock()
+    }
+}
+
+#[cfg(feature = "web")]
+impl super::handle::Celeriac {
+    /// Notes where the console of this program answers, for whoever asks the program by the socket of its store.
+    pub(crate) fn note_console(&self, url: String) {
+        *self.inner.control.console.lock() = Some(url);
     }
 }
 

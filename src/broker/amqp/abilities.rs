@@ -21,7 +21,8 @@ use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
 impl AmqpBroker {
-    /// The number of task events that were dropped since the start, because they came faster than RabbitMQ took them.
+    /// The number of task events that were dropped since the start, because they came faster than RabbitMQ took them, or were
+    /// under way when a channel ended.
     pub fn dropped_events(&self) -> u64 {
         self.shared.events.dropped()
     }

@@ -35,6 +35,17 @@ struct EventBatch {
     takes_more: bool,
 }
 
+/// What became of a message that was to be handed to the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handover {
+    /// It was written.
+    Written,
+    /// The connection has taken it, and nobody knows whether it was written.
+    Unknown,
+    /// The channel was closed, and has taken nothing.
+    Refused,
+}
+
 /// A message of events, ready to be published.
 pub(super) struct EventMessage<'a> {
     pub(super) key: &'a ShortString,
@@ -82,15 +93,26 @@ impl EventBatches {
         self.make_room()
     }
 
-    /// The next messages, at most so many. They take no further events, and wait until they are [removed](Self::remove).
+    /// The next messages, at most so many. They take no further events, and wait until they are [settled](Self::settle).
     pub(super) fn first(&mut self, most: usize) -> impl Iterator<Item = EventMessage<'_>> {
         self.batches.iter_mut().take(most).map(EventBatch::message)
     }
 
-    /// The first so many messages are published.
-    pub(super) fn remove(&mut self, count: usize) {
-        let count = count.min(self.batches.len());
-        self.waiting -= self.batches.drain(..count).map(|batch| batch.starts.len()).sum::<usize>();
+    /// Removes the first messages, of which these are the outcomes, up to the last one that the connection has taken: none of
+    /// those may be sent twice, nor behind one that came after it. What was refused behind them waits on. Returns how many
+    /// events were in messages of which nobody knows whether they were written.
+    pub(super) fn settle(&mut self, outcomes: &[Handover]) -> u64 {
+        let last = outcomes.iter().rposition(|outcome| *outcome != Handover::Refused);
+        let taken = last.map_or(0, |last| last + 1).min(self.batches.len());
+        let mut lost = 0;
+        for (batch, outcome) in self.batches.drain(..taken).zip(outcomes) {
+            let events = batch.starts.len();
+            self.waiting -= events;
+            if *outcome != Handover::Written {
+                lost += events as u64;
+            }
+        }
+        lost
     }
 
     /// Counts an event that was added, and drops the oldest ones if there are too many.
@@ -193,11 +215,35 @@ mod tests {
         assert_eq!(messages(&mut batches, 2), expected[..2]);
         assert_eq!(messages(&mut batches, 9), expected, "nothing goes before it is published");
         batches.add(&node("renamed@h"), number(7));
-        batches.remove(3);
+        assert_eq!(batches.settle(&[Handover::Written; 3]), 0);
         let expected = [message(MULTI, "renamed@h", &[6]), message(MULTI, "renamed@h", &[7])];
         assert_eq!(messages(&mut batches, 9), expected, "a message that is under way stays as it is");
-        batches.remove(9);
+        assert_eq!(batches.settle(&[Handover::Written; 2]), 0);
         assert!(batches.is_empty() && batches.waiting == 0);
+    }
+
+    #[test]
+    fn what_the_connection_has_taken_is_never_sent_again() {
+        use Handover::{Refused, Unknown, Written};
+        for (outcomes, left, lost) in [
+            (&[Unknown, Written, Unknown, Refused][..], &[6, 7][..], 4),
+            (&[Written, Written, Refused, Refused], &[4, 5, 6, 7], 0),
+            (&[Refused, Written, Refused, Refused], &[4, 5, 6, 7], 2),
+            (&[Refused; 4], &[0, 1, 2, 3, 4, 5, 6, 7], 0),
+            (&[Unknown; 4], &[], 8),
+            (&[], &[0, 1, 2, 3, 4, 5, 6, 7], 0),
+        ] {
+            let mut batches = EventBatches::new(100);
+            for (n, name) in [(0, "a"), (1, "a"), (2, "b"), (3, "b"), (4, "c"), (5, "c"), (6, "d"), (7, "d")]
+            {
+                batches.add(&node(name), number(n));
+            }
+            assert_eq!(messages(&mut batches, 4).len(), 4);
+            assert_eq!(batches.settle(outcomes), lost, "{outcomes:?}");
+            let waiting: Vec<usize> =
+                messages(&mut batches, usize::MAX).into_iter().flat_map(|(_, _, all)| all).collect();
+            assert_eq!((waiting.as_slice(), batches.waiting), (left, left.len()), "{outcomes:?}");
+        }
     }
 
     #[test]
@@ -228,7 +274,7 @@ mod tests {
                     2 => batches.add_alone("task.x".into(), &node("w@h"), number(added)),
                     _ => {
                         let published: usize = messages(&mut batches, count).iter().map(|(_, _, all)| all.len()).sum();
-                        batches.remove(count);
+                        prop_assert_eq!(batches.settle(&vec![Handover::Written; count]), 0);
                         expected.drain(..published);
                         continue;
                     }

@@ -6,7 +6,8 @@
 //! them out, many at a time: the first event makes it set its clock to a moment later, and it is woken before that only
 //! if a whole message of them has come. It also has the timer of the heartbeats, so that a worker whose event loops are
 //! blocked shows up as alive. While RabbitMQ is away or blocks publishers, heartbeats are left out, and the events of
-//! tasks wait, up to a limit; beyond that the oldest are dropped and counted.
+//! tasks wait, up to a limit; beyond that the oldest are dropped and counted. What was under way when a channel ended may have
+//! come or not: it is not sent again, because whoever counts events would count it twice, and is counted as dropped.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -24,7 +25,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
-use super::event_batches::{EventBatches, EventMessage};
+use super::event_batches::{EventBatches, EventMessage, Handover};
 use super::link::LinkState;
 use super::post::Aim;
 use super::topology::{broken, short};
@@ -99,7 +100,8 @@ impl EventsHandle {
         self.named.send_replace(true);
     }
 
-    /// The number of events that were dropped since the start, because they came faster than RabbitMQ took them.
+    /// The number of events that were dropped since the start, because they came faster than RabbitMQ took them, or were under
+    /// way when a channel ended.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -321,7 +323,7 @@ impl EventPublisher {
         if lost > 0 && before.checked_ilog2() != after.checked_ilog2() {
             tracing::warn!(
                 dropped = after,
-                "events of tasks were dropped: they come faster than RabbitMQ takes them"
+                "events of tasks were dropped: they come faster than RabbitMQ takes them, or were under way when a channel ended"
             );
         }
     }
@@ -416,8 +418,8 @@ impl EventPublisher {
             && let Some(channel) = &self.channel
         {
             let message = EventMessage { key: &key, hostname: node, body: body.as_bytes() };
-            let published = publish_all(channel, &self.shared.options.event_exchange, vec![message]).await;
-            if published == 0 {
+            let sent = publish_all(channel, &self.shared.options.event_exchange, vec![message]).await;
+            if !is_written(&sent) {
                 self.channel = None;
             }
         }
@@ -430,11 +432,11 @@ impl EventPublisher {
         while !self.batches.is_empty() && self.is_ready() {
             let Some(channel) = &self.channel else { return };
             let messages: Vec<_> = self.batches.first(AT_ONCE).collect();
-            let count = messages.len();
-            let published = publish_all(channel, &self.shared.options.event_exchange, messages).await;
-            self.batches.remove(published);
-            if published < count {
-                // The rest is sent when there is a channel again.
+            let sent = publish_all(channel, &self.shared.options.event_exchange, messages).await;
+            let lost = self.batches.settle(&sent);
+            self.lose(lost);
+            if !is_written(&sent) {
+                // What waits is sent when there is a channel again.
                 self.channel = None;
             }
         }
@@ -452,10 +454,15 @@ fn origin(node: &str) -> EventOrigin {
     EventOrigin { hostname: node.to_owned(), pid: std::process::id() }
 }
 
-/// Publishes messages to whoever listens, in their order, and returns how many of the first ones were sent. All are handed to
-/// the connection before the first one is written, so it is woken once for all of them.
-async fn publish_all(channel: &Channel, exchange: &str, messages: Vec<EventMessage<'_>>) -> usize {
-    let Ok(exchange) = short(exchange) else { return 0 };
+/// Whether all messages were written.
+fn is_written(sent: &[Handover]) -> bool {
+    sent.iter().all(|outcome| *outcome == Handover::Written)
+}
+
+/// Publishes messages to whoever listens, in their order, and returns what became of each. All are handed to the connection
+/// before the first one is written, so it is woken once for all of them.
+async fn publish_all(channel: &Channel, exchange: &str, messages: Vec<EventMessage<'_>>) -> Vec<Handover> {
+    let Ok(exchange) = short(exchange) else { return vec![Handover::Refused; messages.len()] };
     let mut sending = Vec::with_capacity(messages.len());
     for message in messages {
         sending.push(Box::pin(maybe_done(publish(channel, exchange.clone(), message))));
@@ -470,22 +477,26 @@ async fn publish_all(channel: &Channel, exchange: &str, messages: Vec<EventMessa
     if timeout(PATIENCE, all_sent).await.is_err() {
         tracing::debug!("an event was not taken in time");
     }
-    let outcomes = sending.iter_mut().map(|one| one.as_mut().take_output());
-    outcomes.take_while(|sent| *sent == Some(true)).count()
+    // Each was looked at once at least, so one that is not over was taken.
+    sending.iter_mut().map(|one| one.as_mut().take_output().unwrap_or(Handover::Unknown)).collect()
 }
 
-/// Publishes one message. `false`: it could not be sent.
-async fn publish(channel: &Channel, exchange: ShortString, message: EventMessage<'_>) -> bool {
+/// Publishes one message.
+async fn publish(channel: &Channel, exchange: ShortString, message: EventMessage<'_>) -> Handover {
+    // A channel that is closed takes nothing; any other has all of the message after the first look at the future.
+    if !channel.status().connected() {
+        return Handover::Refused;
+    }
     let envelope = events::envelope(message.hostname);
     let post = outgoing::post(exchange, message.key.clone(), envelope, Aim::Anybody);
     let options = BasicPublishOptions::default();
     let sent = channel.basic_publish(post.exchange, post.key, options, message.body, post.properties);
     let sent = async { sent.await?.await };
     match sent.await {
-        Ok(_) => true,
+        Ok(_) => Handover::Written,
         Err(error) => {
             tracing::debug!(%error, "an event could not be published");
-            false
+            Handover::Unknown
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use regex::Regex;
@@ -45,6 +46,8 @@ pub struct TaskFilter {
     scans: bool,
     /// The argument by whose index pages of tasks are found.
     index: Option<String>,
+    /// Grows with each failed task that is looked at.
+    looks: Option<Arc<AtomicU64>>,
 }
 
 /// A condition that a function checks.
@@ -216,6 +219,13 @@ impl TaskFilter {
         self
     }
 
+    /// Has each failed task noted that is looked at, whether it is chosen or not.
+    #[must_use]
+    pub(crate) fn noting_looks(mut self, looks: Arc<AtomicU64>) -> Self {
+        self.looks = Some(looks);
+        self
+    }
+
     /// The name and the value of the argument by whose index pages of tasks are found.
     pub(crate) fn indexed(&self) -> Option<(&str, &str)> {
         let index = self.index.as_ref()?;
@@ -259,6 +269,9 @@ impl TaskFilter {
 
     /// Whether the filter chooses this failed task at this time. One that has expired is never chosen.
     pub fn takes(&self, task: &FailedTask, now: Timestamp) -> bool {
+        if let Some(looks) = &self.looks {
+            looks.fetch_add(1, Ordering::Relaxed);
+        }
         let says = |text: &str| {
             task.reason.contains(text) || task.attempts().iter().any(|attempt| attempt.error.contains(text))
         };

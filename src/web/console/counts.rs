@@ -10,12 +10,13 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::rt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::address::ScreenAddress;
 use crate::core::Timestamp;
@@ -32,9 +33,12 @@ const MOST: usize = 16;
 /// What was counted, as the one who asks knows its type.
 type AnyCount = Arc<dyn Any + Send + Sync>;
 
+/// The counts by their keys.
+type CountRuns = Mutex<HashMap<String, CountRun>>;
+
 /// The counts of one console.
 pub(super) struct Counts {
-    kept: Mutex<HashMap<String, CountRun>>,
+    kept: Arc<CountRuns>,
     turn: Arc<Semaphore>,
 }
 
@@ -45,11 +49,14 @@ struct CountRun {
     progress: Arc<CountProgress>,
     counted: watch::Receiver<Option<AnyCount>>,
     work: AbortHandle,
+    /// What takes the count away when nobody has asked for it for [`KEPT`].
+    timer: AbortHandle,
 }
 
 impl Drop for CountRun {
     fn drop(&mut self) {
         self.work.abort();
+        self.timer.abort();
     }
 }
 
@@ -73,7 +80,7 @@ pub(super) struct CountingShare {
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { kept: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+        Self { kept: Arc::default(), turn: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -99,7 +106,9 @@ impl Counts {
             }
         }
         let (looked_at, of) = progress.read();
-        Counted::GoesOn(CountingShare { looked_at: looked_at.min(of), of })
+        // Without the number of all, the number so far is known none the less.
+        let looked_at = if of == 0 { looked_at } else { looked_at.min(of) };
+        Counted::GoesOn(CountingShare { looked_at, of })
     }
 
     /// What was counted under this key, if that is over and kept.
@@ -120,7 +129,6 @@ impl Counts {
         F: Future<Output = T> + 'static,
     {
         let (mut kept, asked) = (self.kept.lock(), Instant::now());
-        kept.retain(|_, run| run.asked.elapsed() < KEPT);
         if let Some(run) = kept.get_mut(key) {
             run.asked = asked;
             return (Arc::clone(&run.progress), run.counted.clone());
@@ -142,9 +150,30 @@ impl Counts {
             progress: Arc::clone(&progress),
             counted: counted.clone(),
             work: work.abort_handle(),
+            timer: self.timer(key.to_owned()),
         };
         kept.insert(key.to_owned(), run);
         (progress, counted)
+    }
+
+    /// Takes the count of this key away when nobody has asked for it for long, also while it goes on.
+    fn timer(&self, key: String) -> AbortHandle {
+        let kept = Arc::downgrade(&self.kept);
+        let mut until = Instant::now() + KEPT;
+        let wait = async move {
+            loop {
+                tokio::time::sleep_until(until).await;
+                let Some(kept) = kept.upgrade() else { return };
+                let mut kept = kept.lock();
+                let Some(run) = kept.get(&key) else { return };
+                until = run.asked + KEPT;
+                if until <= Instant::now() {
+                    drop(kept.remove(&key));
+                    return;
+                }
+            }
+        };
+        rt::spawn(wait).abort_handle()
     }
 }
 
@@ -215,6 +244,25 @@ mod tests {
         assert_eq!(counts.kept.lock().len(), MOST);
         drop((dropped, counts));
         assert_eq!(drops.recv().await, None, "all have ended");
+    }
+
+    #[actix_web::test]
+    async fn a_count_that_nobody_asks_for_any_more_ends_by_itself() {
+        tokio::time::pause();
+        let (counts, begun) = (Counts::default(), Instant::now());
+        let (held, mut ends) = tokio::sync::mpsc::unbounded_channel::<()>();
+        let never = counts.count("a", |_| async move {
+            let _held = held;
+            std::future::pending::<u64>().await
+        });
+        assert!(matches!(never.await, Counted::GoesOn(_)));
+        // Whoever asks again keeps it.
+        tokio::time::advance(KEPT / 2).await;
+        let again = counts.count("a", |_| async { 0_u64 });
+        assert!(matches!(again.await, Counted::GoesOn(_)));
+        assert_eq!(ends.recv().await, None, "it has ended");
+        assert!(begun.elapsed() >= KEPT + KEPT / 2, "{:?}", begun.elapsed());
+        assert!(counts.kept.lock().is_empty());
     }
 
     #[test]

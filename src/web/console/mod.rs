@@ -76,6 +76,7 @@ mod visit;
 mod words;
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
@@ -255,8 +256,27 @@ impl Console {
 
 impl HttpServiceFactory for Console {
     fn register(self, config: &mut AppService) {
+        let server = config.config();
+        self.celeriac.note_console(url_of(&self.public, server.secure(), server.local_addr()));
         routes::scope(&self).register(config);
     }
+}
+
+/// Where a browser finds the console whose links begin with `public`, as far as the console knows: a scope around it, and a proxy
+/// before it, may change that.
+fn url_of(public: &str, is_secure: bool, address: SocketAddr) -> String {
+    if public.contains("://") {
+        return public.to_owned();
+    }
+    // A server that listens on all addresses is found on this machine as well.
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let scheme = if is_secure { "https" } else { "http" };
+    let path = if public.is_empty() { "/" } else { public };
+    format!("{scheme}://{}{path}", SocketAddr::new(ip, address.port()))
 }
 
 impl std::fmt::Debug for Console {
@@ -266,5 +286,25 @@ impl std::fmt::Debug for Console {
             .field("public", &self.public)
             .field("is_closed", &self.hook.is_none())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_says_where_a_browser_finds_it() {
+        let url = |public: &str, is_secure, address: &str| {
+            url_of(public, is_secure, address.parse().expect("an address"))
+        };
+        for (public, is_secure, address, expected) in [
+            ("/console", false, "10.0.0.7:8080", "http://10.0.0.7:8080/console"),
+            ("/admin/tasks", true, "0.0.0.0:443", "https://127.0.0.1:443/admin/tasks"),
+            ("", false, "[::]:80", "http://[::1]:80/"),
+            ("https://www.example.org/console", false, "0.0.0.0:80", "https://www.example.org/console"),
+        ] {
+            assert_eq!(url(public, is_secure, address), expected);
+        }
     }
 }

@@ -206,6 +206,15 @@ impl Viewer {
         self.allowed.get(&permission).is_some_and(|queues| queues.contains(&queue))
     }
 
+    /// With which queues the viewer may do that, in order; `None`: with what is of no single queue. Viewers with the same ones are
+    /// told the same numbers.
+    pub(super) fn allowed(&self, permission: Permission) -> Vec<Option<&str>> {
+        let allowed = self.allowed.get(&permission).into_iter().flatten();
+        let mut allowed: Vec<Option<&str>> = allowed.map(Option::as_deref).collect();
+        allowed.sort_unstable();
+        allowed
+    }
+
     /// Whether the viewer may do that with the tasks of every queue, and with what is of no single queue.
     pub(super) fn may_everywhere(&self, permission: Permission) -> bool {
         self.may(permission, None) && self.queues.iter().all(|queue| self.may(permission, Some(queue)))
@@ -408,6 +417,8 @@ mod tests {
             !viewer.may(Permission::Pause, Some("gone")) && !viewer.may(Permission::Delete, Some("mail"))
         );
         assert_eq!(viewer.permissions(), ["see", "pause"]);
+        assert_eq!(viewer.allowed(Permission::See), [None, Some("mail")]);
+        assert!(viewer.allowed(Permission::Delete).is_empty());
     }
 
     #[test]

@@ -32,6 +32,8 @@ const TRY: &str = "try";
 const COUNT: &str = "count";
 /// The field that says at which moment it was counted, so that the same count goes on.
 const MOMENT: &str = "counted";
+/// The field that says that the tasks of the brake that is tried are not to be counted.
+const UNCOUNTED: &str = "uncounted";
 /// The brakes of one page.
 const BRAKES: usize = 40;
 /// The names of tasks that a dry run shows.
@@ -102,7 +104,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let moment = moment_of(&visit.address, MOMENT);
     let counted = counted(visit, &brakes, moment).await?;
     let tried = tried(visit, moment).await?;
-    let found = tried.as_ref().map(|(_, found)| found).or(counted.as_ref().map(|(_, found)| found));
+    let dry = tried.as_ref().and_then(|(_, found)| found.as_ref());
+    let found = dry.or(counted.as_ref().map(|(_, found)| found));
     let (dry_run, counting) = match found {
         Some(Counted::Exact(found)) => (Some(&**found), None),
         Some(Counted::GoesOn(share)) => (None, Some(*share)),
@@ -128,7 +131,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let main = html! {
         (parts::headline(&html! { (sentence) }, &html! { (where_it_holds) " · what runs is left alone" }, None))
         @if let Some((brake, found)) = &counted { (count_card(visit, brake, found, moment, &link)) (hidden_note(&brake.rule)) }
-        @if let Some((form, found)) = &tried { (dry_card(visit, form, found, moment, &link)) (hidden_note(form.rule())) }
+        @if let Some((form, found)) = &tried { (dry_card(visit, form, found.as_ref(), moment, &link)) (hidden_note(form.rule())) }
         @if lines.is_empty() {
             (parts::empty("Nothing is held back", &html! {
                 "A brake is a rule that pauses, slows, diverts or ends the tasks that match before they start, without a deploy. "
@@ -141,7 +144,15 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }))
             @if next.is_some() || from > 0 { (parts::pager(visit, next.as_deref(), &format!("{} of {}", shown.len(), lines.len()))) }
         }
-        @if may_set { (form(visit)) }
+        @if may_set && counting.is_none() { (form(visit)) }
+        @else if may_set {
+            // A page that loads itself again would take away what somebody writes into a form.
+            p class="small" {
+                "While it counts, this page loads itself again each second. "
+                a href=(visit.href(&without_count(&visit.address))) { "Go on without the count" }
+                ", to write a brake or to set this one at once."
+            }
+        }
     };
     let counted = found.map(|_| moment.as_micros().to_string());
     let data = BrakesData { scope, brakes: lines, dry_run, counting, counted };
@@ -205,18 +216,29 @@ async fn counted<'a>(
     Ok(Some((brake, found)))
 }
 
-/// The brake of the address, and what it would be about.
+/// The same page without a count: with the form, and what it has of a brake that is tried.
+fn without_count(address: &ScreenAddress) -> ScreenAddress {
+    match address.get(TRY) {
+        Some(_) => address.clone().without(MOMENT).without(COUNT).with(UNCOUNTED, "1"),
+        None => ScreenAddress::of(PageName::Brakes),
+    }
+}
+
+/// The brake of the address, and what it would be about, unless that is not to be counted.
 async fn tried(
     visit: &ConsoleVisit,
     moment: Timestamp,
-) -> Result<Option<(BrakeForm, Counted<DryRun>)>, ConsoleProblem> {
+) -> Result<Option<(BrakeForm, Option<Counted<DryRun>>)>, ConsoleProblem> {
     if visit.address.get(TRY).is_none() {
         return Ok(None);
     }
     let form = BrakeForm::read(|name| visit.address.get(name))?;
     require(visit, form.rule().queue.as_deref(), form.tenant()).await?;
+    if visit.address.get(UNCOUNTED).is_some() {
+        return Ok(Some((form, None)));
+    }
     let found = dry_run(&visit.console, form.rule(), moment).await?;
-    Ok(Some((form, found)))
+    Ok(Some((form, Some(found))))
 }
 
 /// What a rule is about. By an argument only tasks are counted whose arguments this console shows: the number of others would tell
@@ -326,34 +348,40 @@ fn count_card(
 fn dry_card(
     visit: &ConsoleVisit,
     form: &BrakeForm,
-    found: &Counted<DryRun>,
+    found: Option<&Counted<DryRun>>,
     moment: Timestamp,
     again: &str,
 ) -> Markup {
     let is_all = form.is_about_everything();
+    // Where somebody has to say that it is meant, the page must not load itself again meanwhile.
+    let can_be_set = !(is_all && matches!(found, Some(Counted::GoesOn(_))));
+    let with_count = visit.href(&visit.address.clone().without(UNCOUNTED));
     let back = ScreenAddress::of(PageName::Brakes);
     html! {
         section class="card" aria-labelledby="dry" {
-            header { h2 id="dry" { "What it would do" } p class="scope" { "step 2 of 2 · exact, " (parts::time(moment)) " · nothing has been done yet" } }
+            header { h2 id="dry" { "What it would do" } p class="scope" { "step 2 of 2 · " @if found.is_some() { "exact, " (parts::time(moment)) } @else { "not counted" } " · nothing has been done yet" } }
             div class="pad stack" {
                 p { strong { (words::line(&form.action().to_string(), 100)) " for " (words::line(&form.rule().to_string(), 300)) } ", " (form.ends()) "." }
                 @match found {
-                    Counted::Exact(found) => (figures(visit, found)),
-                    Counted::GoesOn(share) => (parts::counting(*share, again)),
+                    Some(Counted::Exact(found)) => (figures(visit, found)),
+                    Some(Counted::GoesOn(share)) => (parts::counting(*share, again)),
+                    None => p { a href=(with_count) { "Count what it would be about" } },
                 }
-                form class="stack" method="post" action=(parts::act_address(visit)) {
-                    input type="hidden" name=(token::FIELD) value=(visit.token.text);
-                    input type="hidden" name=(token::ONCE) value=(token::random());
-                    input type="hidden" name="act" value="set_brake";
-                    input type="hidden" name="back" value=(back.relative());
-                    @for name in FIELDS { @if let Some(value) = visit.address.get(name) { input type="hidden" name=(name) value=(value); } }
-                    @if is_all {
-                        (parts::note("bad", &html! { "This brake is about every task of the program, those that come later too." }))
-                        p { label class="check" { input type="checkbox" name=(SURE) value="1" required; "yes, every task is meant" } }
-                    }
-                    div class="acts" {
-                        button class=(if is_all { "danger" } else { "main" }) { "Set this brake" }
-                        a class="button" href=(visit.href(&back)) { "Do nothing" }
+                @if can_be_set {
+                    form class="stack" method="post" action=(parts::act_address(visit)) {
+                        input type="hidden" name=(token::FIELD) value=(visit.token.text);
+                        input type="hidden" name=(token::ONCE) value=(token::random());
+                        input type="hidden" name="act" value="set_brake";
+                        input type="hidden" name="back" value=(back.relative());
+                        @for name in FIELDS { @if let Some(value) = visit.address.get(name) { input type="hidden" name=(name) value=(value); } }
+                        @if is_all {
+                            (parts::note("bad", &html! { "This brake is about every task of the program, those that come later too." }))
+                            p { label class="check" { input type="checkbox" name=(SURE) value="1" required; "yes, every task is meant" } }
+                        }
+                        div class="acts" {
+                            button class=(if is_all { "danger" } else { "main" }) { "Set this brake" }
+                            a class="button" href=(visit.href(&back)) { "Do nothing" }
+                        }
                     }
                 }
             }

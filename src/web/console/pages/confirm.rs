@@ -1,12 +1,15 @@
 //! What an act will do, before it is done: how many tasks it is about, exactly, and which.
 
+use std::sync::Arc;
+
 use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
-use crate::app::{BulkAction, BulkForecast};
+use crate::app::{BulkAction, BulkForecast, ControlError};
 use crate::broker::TaskFilter;
 use crate::core::Timestamp;
+use crate::runtime::rule_count::CountProgress;
 use crate::task::Message;
 use crate::web::console::acts::OperatorAct;
 use crate::web::console::address::{PageName, ScreenAddress};
@@ -79,6 +82,24 @@ pub(in crate::web::console) fn acted_filter(
     Ok(failed_filter(console, address)?.matching(is_meant))
 }
 
+/// How many failed tasks an act is about, exactly, or how far the count is. Who may do that with other queues has another count.
+async fn count_failed(
+    visit: &ConsoleVisit,
+    chosen: &ScreenAddress,
+    permission: Permission,
+) -> Result<Counted<usize>, ConsoleProblem> {
+    let (console, viewer) = (&visit.console, &visit.viewer);
+    let filter = acted_filter(console, chosen, viewer, permission)?;
+    let (word, allowed) = (permission.as_str(), viewer.allowed(permission));
+    let key = format!("failed {word} {allowed:?} {}", chosen.relative());
+    let celeriac = console.celeriac.clone();
+    let count = |progress: Arc<CountProgress>| async move { celeriac.count_failed(&filter, &progress).await };
+    Ok(match console.shared.counts.count::<Result<usize, ControlError>, _>(&key, count).await {
+        Counted::Exact(counted) => Counted::Exact(Arc::new((*counted).clone()?)),
+        Counted::GoesOn(share) => Counted::GoesOn(share),
+    })
+}
+
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     let at = moment_of(&visit.address, UNTIL);
     let address = visit.address.clone().with(UNTIL, at.as_micros().to_string());
@@ -89,9 +110,14 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let (count, queue) = match &act {
         OperatorAct::RetryAll { chosen } | OperatorAct::DeleteAll { chosen } => {
             require(visit, act.permission(), queue.as_deref())?;
-            let filter = acted_filter(&visit.console, chosen, &visit.viewer, act.permission())?;
-            let count = visit.console.celeriac.count_failed_tasks(&filter).await?;
-            (Some((count, chosen)), queue)
+            let count = match count_failed(visit, chosen, act.permission()).await? {
+                Counted::Exact(count) => Some((*count, chosen)),
+                Counted::GoesOn(share) => {
+                    counting = Some(share);
+                    None
+                }
+            };
+            (count, queue)
         }
         OperatorAct::Revoke { id, .. } | OperatorAct::Delete { id } | OperatorAct::Retry { id } => {
             let address = ScreenAddress::of(PageName::Task).with("id", id.as_str());
@@ -132,12 +158,13 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         Some(count) => format!("{}: {}?", words::counted(count as u64, "task", "tasks"), act.what()),
         None => format!("Shall the console {}?", act.what()),
     };
+    let is_of_failed = matches!(act, OperatorAct::RetryAll { .. } | OperatorAct::DeleteAll { .. });
     let scope = html! {
         @if counting.is_some() { "nothing has been done yet" }
         @else if number.is_some() { "counted exactly, " (parts::time(at)) "; what comes later is left alone" } @else { "nothing has been done yet" }
         @if let Some(queue) = &queue { " · queue " (queue) }
+        @else if is_of_failed { " · in the queues for which you may do that" }
         @else if bulk.is_some() || counting.is_some() { " · in every queue" }
-        @else if number.is_some() { " · in the queues for which you may do that" }
     };
     let back = address
         .get("back")

@@ -5,11 +5,12 @@ use std::time::Duration;
 use maud::{Markup, html};
 use serde::Serialize;
 
-use super::PageBody;
 use super::queues::pause_button;
+use super::{LIST_FRESH, PageBody};
 use crate::app::{HistoryBy, HistoryRow};
 use crate::catalogue::QueueRow;
 use crate::core::Timestamp;
+use crate::core::report::{Diagnosis, Finding};
 use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::board::{QueueBoard, QueueLine};
@@ -24,6 +25,12 @@ use crate::web::console::{charts, parts, words};
 const SHOWN: Duration = Duration::from_secs(3 * 60 * 60);
 const STEP: Duration = Duration::from_secs(5 * 60);
 const FRESH: Duration = Duration::from_secs(30);
+/// How long the page waits for what presses the queue.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most bytes of a sentence.
+const SENTENCE: usize = 400;
+/// The causes that name lanes, or brakes of any queue.
+const OF_ANY_QUEUE: [&str; 2] = ["lane_blocked", "held"];
 
 /// The page as data.
 #[derive(Serialize)]
@@ -31,6 +38,8 @@ struct QueueData<'a> {
     queue: Option<&'a QueueLine>,
     /// Whether the queue did not answer within a second.
     is_missing: bool,
+    /// What presses the queue, if it needs a person.
+    why: Option<&'a Finding>,
     /// The last hours, in steps of five minutes.
     waits: Vec<WaitStep>,
     tasks: &'a TaskRows,
@@ -65,6 +74,10 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let (_, tasks) = task_rows::find(visit, &query, visit.address.get("after")).await?;
     let line = board.queues.iter().find(|line| line.status.name == row.name);
     let waits = waits(visit, row).await;
+    let why = match line {
+        Some(line) if line.condition.needs_a_person() => pressed_by(visit, &row.name).await,
+        _ => None,
+    };
     let main = html! {
         (head(visit, row, line))
         @if line.is_none() && row.served {
@@ -75,6 +88,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         div class="cols" {
             div class="stack" { (listing(visit, &tasks, &query)) }
             div class="stack" {
+                @if let Some(why) = &why { (why_card(visit, why)) }
                 @if let Some(line) = line { (now_card(line)) }
                 (waits_card(row, &waits))
                 @if let Some(line) = line { (steering(visit, line)) }
@@ -82,7 +96,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }
         }
     };
-    let data = QueueData { queue: line, is_missing: line.is_none() && row.served, waits, tasks: &tasks };
+    let is_missing = line.is_none() && row.served;
+    let data = QueueData { queue: line, is_missing, why: why.as_ref(), waits, tasks: &tasks };
     Ok(PageBody::new(&row.name, board.at, &data, main))
 }
 
@@ -169,6 +184,46 @@ fn now_card(line: &QueueLine) -> Markup {
     ];
     let scope = html! { "now; counts since the program started" };
     parts::card("now", "Now", &scope, &html! { div class="pad" { (parts::facts(&facts)) } })
+}
+
+/// What presses the queue, what was ruled out and what helps, as a report says it. `None`: nothing does, or that was not found
+/// out in time. Lanes, and brakes of no queue, are for those only who see all queues.
+async fn pressed_by(visit: &ConsoleVisit, queue: &str) -> Option<Finding> {
+    let console = &visit.console;
+    let look = console.shared.looks.look::<Diagnosis>("report", LIST_FRESH, console.celeriac.report());
+    let Looked { seen, .. } = tokio::time::timeout(PATIENCE, look).await.ok()?;
+    let mut why = seen.of_queue(queue)?.clone();
+    if !visit.viewer.sees_all() {
+        why.causes.retain(|cause| !OF_ANY_QUEUE.contains(&cause.code));
+    }
+    Some(why)
+}
+
+/// What presses the queue, and what helps.
+fn why_card(visit: &ConsoleVisit, why: &Finding) -> Markup {
+    let says = |text: &str| words::line(text, SENTENCE);
+    let ruled_out: Vec<&str> = why.ruled_out.iter().map(|cause| cause.says.as_str()).collect();
+    let tenants = visit.href(&ScreenAddress::of(PageName::Tenants));
+    parts::card(
+        "why",
+        "Why",
+        &html! { "what presses the queue now, the first cause first" },
+        &html! {
+            div class="pad stack" {
+                p { (says(&why.sentence)) }
+                @for cause in &why.causes {
+                    p { strong { (says(&cause.says)) } }
+                    @if !cause.remedies.is_empty() {
+                        ul class="why-list" {
+                            @for remedy in &cause.remedies { li { (says(&remedy.says)) " " span class="faint" { (remedy.by.as_str()) } } }
+                        }
+                    }
+                    @if cause.code == "flood" { p class="small" { a href=(tenants) { "Tenants: who uses most, and a pause for one" } } }
+                }
+                @if !ruled_out.is_empty() { p class="small faint" { "Ruled out: " (words::line(&ruled_out.join(" "), 2 * SENTENCE)) } }
+            }
+        },
+    )
 }
 
 /// How long tasks waited in the last hours; empty if the history cannot be read, or has no percentiles.
