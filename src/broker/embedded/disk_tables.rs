@@ -409,7 +409,7 @@ mod tests {
         // A deleted row stays deleted, although its table may have no file left then.
         let disk = DiskTables::open(home.path(), true).unwrap();
         let deleted = |table: TableName| rows(table).into_keys().map(|key| (key, None));
-        disk.flush_memtable(mark(4), deleted).unwrap();
+        disk.flush_memtable(Some(mark(4)), deleted).unwrap();
         disk.keyspaces.iter().for_each(|keyspace| keyspace.major_compact().unwrap());
         disk.close();
         let disk = DiskTables::open(home.path(), true).unwrap();

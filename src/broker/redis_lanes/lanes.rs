@@ -40,7 +40,7 @@ pub(crate) enum ArrivalReply {
     /// The run is left out, because this other task will do its work.
     Joined(TaskId),
     /// The run's id is taken.
-    TakenMember,
+    Taken,
 }
 
 /// The answer to a process that asks to start a delivery.

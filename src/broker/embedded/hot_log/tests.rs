@@ -286,7 +286,7 @@ fn a_flush_that_was_cut_short_is_done_again() {
     store.close();
     // The rows have come to the database, and the process ended before it could say so.
     let disk = DiskTables::open(dir.path(), true).unwrap();
-    disk.flush_memtable(none(), |table| {
+    disk.flush_memtable(Some(none()), |table| {
         let row = |n: u64| (Slice::from(n.to_be_bytes()), Some(Slice::from("a row of the first attempt")));
         let rows = if table == MESSAGES { vec![row(1), row(2)] } else { Vec::new() };
         rows.into_iter()
