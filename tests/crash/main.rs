@@ -31,7 +31,7 @@ mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 22] = [
+const CASES: [(&str, fn()); 23] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("brakes::killed_in_the_middle", brakes::killed_in_the_middle),
     ("bulk::killed_in_the_middle", bulk::killed_in_the_middle),

@@ -322,10 +322,13 @@ async fn hours_hold_back_what_comes_outside_of_them() {
     }
 }
 
+/// A part of a limit: how many tasks start before it holds one, how it is set, and what is told of it.
+type LimitPart = (usize, fn(&mut StartLimit), &'static str);
+
 /// Whichever part of a limit holds a task is named, and without the limit the task starts.
 #[tokio::test]
 async fn each_part_of_a_limit_is_named_until_it_is_gone() {
-    let parts: [(usize, fn(&mut StartLimit), &str); 3] = [
+    let parts: [LimitPart; 3] = [
         (1, |limit| limit.rate = RateLimit::parse("1/h").unwrap(), "its rate of 1/h is used up"),
         (1, |limit| limit.daily = Some(1), "1 have started today"),
         (0, |limit| limit.hours = Some(AllowedHours::new("20:00-06:00", None).unwrap()), "it allows "),
