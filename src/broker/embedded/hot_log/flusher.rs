@@ -18,7 +18,7 @@ use super::memtables::{Memtables, SharedMemtable};
 use super::segment::Segment;
 use crate::broker::BrokerError;
 use crate::broker::embedded::disk_tables::{DiskTables, Flushed};
-use crate::broker::embedded::tables::{Slice, TableName, full_error};
+use crate::broker::embedded::tables::{Slice, TABLES, TableName, full_error};
 
 /// The rows that are read from a memtable at a time.
 const CHUNK: usize = 512;
@@ -26,6 +26,8 @@ const CHUNK: usize = 512;
 const SPARES: usize = 1;
 /// The pause before the flusher looks again whether the disk has room, or whether the database has caught up.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// What a row takes in a table file beside its key and its value, in bytes, about.
+const ROW: u64 = 48;
 /// The least and the most bytes that must be free beside what the rows of a memtable take: the log and the merging of table files
 /// go on meanwhile. The fewer rows are alive, the less it is, because the memtable's file gives more room than the rows take.
 const LEAST_SPARE_ROOM: u64 = 1 << 20;
@@ -137,9 +139,10 @@ impl FlushQueue {
                 continue;
             };
             let (memtables, mark) = (oldest.memtables.clone(), oldest.mark);
-            let alive = memtables.iter().map(|memtable| memtable.read().alive() as u64).sum::<u64>();
-            let needed = alive + alive.clamp(LEAST_SPARE_ROOM, MOST_SPARE_ROOM);
-            let is_short = fs4::available_space(&self.dir).is_ok_and(|free| free < needed);
+            let free = fs4::available_space(&self.dir).unwrap_or(u64::MAX);
+            // What newer memtables hide is counted exactly only if the room may be too little: that reads all rows.
+            let is_short = free < room_for(at_most(&memtables))
+                && MutexGuard::unlocked(&mut state, || free < room_for(self.size(disk, &memtables)));
             let was_short = state.short.is_some();
             state.short = is_short.then(|| full_error(&self.dir));
             if is_short != was_short {
@@ -157,6 +160,31 @@ impl FlushQueue {
             self.changed.wait_for(&mut state, LOOK_AGAIN);
         }
     }
+
+    /// The bytes that the database gets of the memtables of a segment, about.
+    fn size(&self, disk: &DiskTables, segment: &[SharedMemtable]) -> u64 {
+        let of_memtable = |memtable: &SharedMemtable| {
+            let newer = self.memtables.newer_than(memtable);
+            let rows = TABLES.into_iter().flat_map(|table| LiveRows::of(disk, &newer, memtable, table));
+            rows.map(|(key, value)| ROW + (key.len() + value.map_or(0, |value| value.len())) as u64)
+                .sum::<u64>()
+        };
+        segment.iter().map(of_memtable).sum()
+    }
+}
+
+/// The most bytes that the database gets of these memtables.
+fn at_most(memtables: &[SharedMemtable]) -> u64 {
+    let sizes = memtables.iter().map(|memtable| {
+        let memtable = memtable.read();
+        memtable.alive() as u64 + ROW * memtable.rows() as u64
+    });
+    sizes.sum()
+}
+
+/// How much must be free for so many bytes of rows.
+fn room_for(bytes: u64) -> u64 {
+    bytes + bytes.clamp(LEAST_SPARE_ROOM, MOST_SPARE_ROOM)
 }
 
 /// Writes what the database needs of the memtables of a segment, oldest first, and with the last one how far the log has come.
@@ -171,14 +199,7 @@ pub(super) fn write(
     for (nth, memtable) in segment.iter().enumerate() {
         let newer = memtables.newer_than(memtable);
         let mark = (nth + 1 == segment.len()).then_some(mark);
-        disk.flush_memtable(mark, |table| LiveRows {
-            disk,
-            newer: &newer,
-            memtable,
-            table,
-            read: VecDeque::new(),
-            last: None,
-        })?;
+        disk.flush_memtable(mark, |table| LiveRows::of(disk, &newer, memtable, table))?;
     }
     Ok(())
 }
@@ -194,7 +215,16 @@ struct LiveRows<'a> {
     last: Option<Slice>,
 }
 
-impl LiveRows<'_> {
+impl<'a> LiveRows<'a> {
+    fn of(
+        disk: &'a DiskTables,
+        newer: &'a [SharedMemtable],
+        memtable: &'a SharedMemtable,
+        table: TableName,
+    ) -> Self {
+        Self { disk, newer, memtable, table, read: VecDeque::new(), last: None }
+    }
+
     /// Reads the next rows of the memtable, without those that a newer memtable hides. Answers with `false` if there are none.
     fn read_on(&mut self) -> bool {
         use std::ops::Bound::{Excluded, Unbounded};

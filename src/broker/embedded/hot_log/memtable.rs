@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
-use crate::broker::embedded::tables::{NAMES, Slice, TableName};
+use crate::broker::embedded::tables::{NAMES, Slice, TABLES, TableName};
 use crate::broker::embedded::writes::Write;
 
 /// A key that a memtable has, with its row, or without one if the row is deleted.
@@ -82,6 +82,19 @@ impl Memtable {
         }
     }
 
+    /// Takes over all rows of a memtable that is newer than this one, so that the two are one.
+    pub(super) fn absorb(&mut self, newer: &mut Self) {
+        for table in TABLES {
+            for (key, MemtableValue { value, is_new }) in std::mem::take(&mut newer.tables[table as usize]) {
+                match value {
+                    Some(value) => self.put(table, key, value, is_new),
+                    None => self.delete(table, &key),
+                }
+            }
+        }
+        *newer = Self::default();
+    }
+
     /// What the memtable knows of a key: `None` if nothing, `Some(None)` if the row is deleted.
     pub(in super::super) fn get(&self, table: TableName, key: &[u8]) -> Option<Option<Slice>> {
         self.tables[table as usize].get(key).map(|held| held.value.clone())
@@ -121,7 +134,7 @@ impl Memtable {
         last
     }
 
-    /// The bytes of the rows that the database gets if the memtable is written now, about. Deleted rows count nothing.
+    /// The bytes of the rows that are not deleted, with their keys. Newer memtables may hide some of them.
     pub(super) fn alive(&self) -> usize {
         self.alive
     }

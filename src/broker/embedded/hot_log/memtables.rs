@@ -105,8 +105,17 @@ impl Memtables {
         let mut stack = self.0.write();
         if stack.active.read().rows() > 0 {
             let active = std::mem::take(&mut stack.active);
-            stack.frozen.push_back(active);
-            stack.of_segment += 1;
+            // If no reader has the memtable that was frozen last any more, the two become one. So there are no more of them than
+            // there are looks under way.
+            let last =
+                stack.frozen.back().filter(|last| stack.of_segment > 0 && Arc::strong_count(last) == 1);
+            match last {
+                Some(last) => last.write().absorb(&mut active.write()),
+                None => {
+                    stack.frozen.push_back(active);
+                    stack.of_segment += 1;
+                }
+            }
         }
         let frozen = stack.frozen.clone();
         let read = read();

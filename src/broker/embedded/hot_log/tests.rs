@@ -438,6 +438,22 @@ fn segments_fill_and_are_used_again() {
     store.close();
 }
 
+/// Looks that are over leave nothing behind, however many they were.
+#[test]
+fn memtables_are_no_more_than_looks_under_way() {
+    let memtables = Memtables::of(Vec::new());
+    let kept = memtables.as_of_now(|| ()).0;
+    for n in 0..1000_u32 {
+        let mut writes = Writes::default();
+        writes.put(MESSAGES, &n.to_be_bytes(), b"row");
+        memtables.apply(&[&writes]);
+        let (look, ()) = memtables.as_of_now(|| ());
+        assert_eq!(look.get(MESSAGES, &n.to_be_bytes()), Some(Some(Slice::from("row"))));
+    }
+    assert_eq!(memtables.newest_first().len(), 2, "one that is frozen, and the active one");
+    assert_eq!((memtables.rows_of_segment(), kept.get(MESSAGES, &[0; 4])), (1000, None));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(bool, u8, u8),
