@@ -17,12 +17,12 @@ const SMALL: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct LineItems {
     /// By priority, the higher one first. One that has no tasks is the only one.
-    levels: Vec<Level>,
+    levels: Vec<PriorityItems>,
 }
 
 /// The tasks of one priority, each with the number of its arrival.
 #[derive(Clone, Debug)]
-struct Level {
+struct PriorityItems {
     priority: Reverse<u8>,
     tasks: VecDeque<(u64, Item)>,
 }
@@ -50,7 +50,7 @@ impl LineItems {
         }
         let found = self.levels.binary_search_by_key(&priority, |level| level.priority);
         found.unwrap_or_else(|at| {
-            self.levels.insert(at, Level { priority, tasks: VecDeque::new() });
+            self.levels.insert(at, PriorityItems { priority, tasks: VecDeque::new() });
             at
         })
     }
