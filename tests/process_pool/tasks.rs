@@ -179,9 +179,12 @@ pub fn marks(ctx: &Context, count: u32) -> Result<(), TaskError> {
 /// Gives up a request for a lock, and makes another one.
 #[task(queue = "processes", max_retries = 0)]
 pub async fn asks_twice(ctx: Context) -> Result<bool, TaskError> {
-    let given_up = ctx.lock("asked twice").acquire().now_or_never().is_none();
+    // On a busy machine the answer may be there before the request can be given up.
+    while let Some(answered) = ctx.lock("asked twice").acquire().now_or_never() {
+        drop(answered?);
+    }
     let permit = ctx.lock("asked twice").acquire_within(LONG).await?;
-    Ok(given_up && permit.is_guarded())
+    Ok(permit.is_guarded())
 }
 
 /// Exposes a file of so many bytes, from a source of this kind.
