@@ -134,8 +134,8 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
         once::run(&celeriac, &sink, options.catalogue.is_none()).await
     } else {
         let told = signal()?; // listened for before anybody knows where we are
-        println!("CommCare's queues are at {url}/");
-        println!("Buttons that give them work are at {url}/soil-demo");
+        // In one line: whoever reads the first one may close the pipe then.
+        println!("CommCare's queues are at {url}/ and buttons that give them work at {url}/soil-demo");
         told.await;
         Ok(true)
     };
