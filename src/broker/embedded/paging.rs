@@ -20,7 +20,7 @@ use super::failed_tasks::failed_in;
 use super::lanes;
 use super::page_marks::{BEHIND_ALL, FailedMark, UnfinishedMark};
 use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
-use super::rows::{decode, queue_of, scheduled_bounds};
+use super::rows::{StoredQueue, decode, queue_of, scheduled_bounds};
 use super::tables::{MergedRows, Slice, TableName, Tables};
 use crate::broker::task_page::unknown_place;
 use crate::broker::{
@@ -378,25 +378,36 @@ impl UnfinishedLook {
     }
 }
 
-/// The numbers of the queues that have rows in the table `messages`: of all, or of the one of this name. It reads one row of
-/// each queue.
+/// The numbers of the queues that may have rows in the table `messages`: of all, or of the one of this name. The rows of the queues
+/// in the table `meta` say it, so no deleted message is passed over on the way from one queue to the next.
 pub(super) fn queues(tables: &Tables, wanted: Option<&str>) -> Vec<u16> {
+    let number = |row: &[u8]| StoredQueue::decode(row).map(|queue| queue.number);
+    let numbers = match wanted {
+        Some(name) => {
+            let row = tables.get(TableName::Meta, format!("queue/{name}").as_bytes());
+            row.and_then(|row| row.map(|row| number(&row)).transpose().map(Vec::from_iter))
+        }
+        None => tables.range(TableName::Meta, b"queue/", Bound::Excluded(b"queue0")).and_then(|rows| {
+            rows.map(|row| row.and_then(|(_, row)| number(&row))).collect::<Result<Vec<_>, _>>()
+        }),
+    };
+    match numbers {
+        Ok(mut numbers) => {
+            numbers.sort_unstable();
+            numbers
+        }
+        Err(_) => queues_by_rows(tables),
+    }
+}
+
+/// As [`queues`], of a store whose table `meta` cannot be read: all queues that have rows. It reads one row of each.
+fn queues_by_rows(tables: &Tables) -> Vec<u16> {
     let (mut found, mut from) = (Vec::new(), 0_u16);
     loop {
         let start = from.to_be_bytes();
-        let Some((key, value)) = tables.readable(TableName::Messages, &start, Bound::Unbounded).next() else {
-            return found;
-        };
-        let Some(queue) = queue_of(&key) else { return found };
-        match wanted {
-            None => found.push(queue),
-            // A row that cannot be decoded leaves it open whose it is.
-            Some(wanted) => match decode::<Message>(&value) {
-                Ok(message) if message.queue != wanted => {}
-                Ok(_) => return vec![queue],
-                Err(_) => found.push(queue),
-            },
-        }
+        let row = tables.readable(TableName::Messages, &start, Bound::Unbounded).next();
+        let Some(queue) = row.and_then(|(key, _)| queue_of(&key)) else { return found };
+        found.push(queue);
         match queue.checked_add(1) {
             Some(next) if next > from => from = next,
             _ => return found,

@@ -22,7 +22,7 @@ use crate::web::console::{charts, parts, words};
 /// How long a look at the history is shared.
 const FRESH: Duration = Duration::from_secs(10);
 /// The names that have rows of their own; the others are summed up.
-const MOST_NAMES: usize = 12;
+const MOST_NAMES: usize = 11;
 /// The most marks in the list, and in a chart: the last ones.
 const MOST_MARKS: usize = 25;
 /// The steps that a chart has at most.

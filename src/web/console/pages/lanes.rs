@@ -21,6 +21,8 @@ use crate::web::console::{parts, words};
 const FRESH: Duration = Duration::from_secs(1);
 /// The most lanes that can be paged through; a single one is found by its key.
 const MOST: usize = 1_000;
+/// The lanes on a page, which take more bytes each than the rows of other lists.
+const LANES: usize = 30;
 /// The most squares of a line.
 const SQUARES: u64 = 12;
 
@@ -52,12 +54,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         Some(Ok(from)) if from < MOST => from,
         Some(_) => return Err(ConsoleProblem::malformed("`after` is no place in the list of lanes.")),
     };
-    let until = from + ROWS;
+    let until = from + LANES;
     let look = visit.console.celeriac.lanes(until + 1);
     let name = format!("lanes {until}");
     let Looked { at, seen } = visit.console.shared.looks.look::<SeenLanes>(&name, FRESH, look).await;
     let replies = (*seen).as_ref().map_err(ConsoleProblem::from)?;
-    let mut lanes: Vec<LaneStatus> = replies.iter().skip(from).take(ROWS).cloned().collect();
+    let mut lanes: Vec<LaneStatus> = replies.iter().skip(from).take(LANES).cloned().collect();
     let goes_on = replies.len() > until && until < MOST;
     let next = goes_on.then(|| until.to_string());
     lanes.sort_by_key(|lane| (lane.blocked.is_none(), std::cmp::Reverse(lane.waiting)));

@@ -38,7 +38,7 @@ pub(super) use confirm::acted_filter;
 pub(super) use task::find as find_task;
 
 /// The rows of one page of a list.
-pub(super) const ROWS: usize = 50;
+pub(super) const ROWS: usize = 40;
 /// How long a look at a list is shared.
 pub(super) const LIST_FRESH: Duration = Duration::from_secs(2);
 
