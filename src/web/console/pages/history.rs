@@ -518,7 +518,7 @@ mod tests {
         let named = named(&range, &rows.iter().collect::<Vec<_>>());
         assert_eq!(named.len(), MOST_NAMES + 1);
         assert_eq!((named[0].name.as_str(), named[0].counts.started), ("q25", 25));
-        assert_eq!((named[12].name.as_str(), named[12].counts.started), ("13 others", 91));
-        assert!((named[12].starts.iter().sum::<f64>() - 91.0).abs() < 1e-9);
+        assert_eq!((named[11].name.as_str(), named[11].counts.started), ("14 others", 105));
+        assert!((named[11].starts.iter().sum::<f64>() - 105.0).abs() < 1e-9);
     }
 }
