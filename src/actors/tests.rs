@@ -27,22 +27,9 @@ use crate::task::registry::Registry;
 use crate::task::{
     Arguments, Context, Durability, LaneName, Message, Task, TaskId, TrackedState, read_progress,
 };
-use crate::task::{Dispatcher, EnqueueError, Router};
+use crate::task::{Dispatcher, OneQueue};
 
 const LONG: Duration = Duration::from_secs(120);
-
-/// A router that sends all tasks to the queue `q`.
-struct OneQueue;
-
-impl Router for OneQueue {
-    fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
-        Ok("q".to_owned())
-    }
-
-    fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
-        "q".to_owned()
-    }
-}
 
 /// A tree with one queue, `q`.
 struct Grown {

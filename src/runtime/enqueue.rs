@@ -158,24 +158,12 @@ mod tests {
     use crate::store::MemoryStore;
     use crate::task::canvas::CanvasLimits;
     use crate::task::registry::Registry;
-    use crate::task::{Arguments, Dispatcher, Router, TaskOptions};
-
-    struct Anywhere;
-
-    impl Router for Anywhere {
-        fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
-            Ok("q".to_owned())
-        }
-
-        fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
-            "q".to_owned()
-        }
-    }
+    use crate::task::{Dispatcher, OneQueue, TaskOptions};
 
     fn runtime() -> Runtime {
         let dispatcher = Dispatcher {
             registry: Registry::from_definitions(std::iter::empty()).unwrap(),
-            route: Box::new(Anywhere),
+            route: Box::new(OneQueue),
             max_message_size: 1 << 16,
             limits: CanvasLimits::default(),
             reply_to: None,

@@ -27,6 +27,8 @@ pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
 pub(crate) use parent_task::ParentTask;
+#[cfg(test)]
+pub(crate) use router::OneQueue;
 pub(crate) use router::{RoutedQueue, Router};
 
 /// Makes messages of calls.
@@ -319,9 +321,9 @@ mod tests {
     }
 
     /// Gives each task the queue that it asks for, or else `own`.
-    struct Anywhere;
+    struct NowhereOrOwn;
 
-    impl Router for Anywhere {
+    impl Router for NowhereOrOwn {
         fn queue(&self, task: &str, wanted: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
             match wanted {
                 Some("nowhere") => {
@@ -341,7 +343,7 @@ mod tests {
         let registry = Registry::from_definitions(std::iter::empty()).unwrap();
         Dispatcher {
             registry,
-            route: Box::new(Anywhere),
+            route: Box::new(NowhereOrOwn),
             max_message_size: 1 << 10,
             limits: CanvasLimits::default(),
             reply_to: None,

@@ -147,7 +147,7 @@ impl Listeners {
         });
     }
 
-    /// A listener goes.
+    /// Takes the mailbox of a listener out who does not listen any more.
     pub(super) fn leave(&self, mailbox: &Arc<Mailbox>) {
         self.count(mailbox.groups(), |count| {
             count.fetch_sub(1, Ordering::Relaxed);

@@ -80,6 +80,8 @@ pub use defaults::TaskDefaults;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
+#[cfg(test)]
+pub(crate) use dispatch::OneQueue;
 pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, RoutedQueue, Router};
 pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};

@@ -38,7 +38,7 @@ struct EventBatch {
 /// What became of a message that was to be handed to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handover {
-    /// It was written.
+    /// The connection has written the message.
     Written,
     /// The connection has taken it, and nobody knows whether it was written.
     Unknown,

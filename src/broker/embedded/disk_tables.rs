@@ -216,7 +216,7 @@ impl DiskTables {
         caught(&self.dir, || flush(&self.db, &self.keyspaces))
     }
 
-    /// Closes the files.
+    /// Closes the files of the database, if nobody else has a handle on it.
     pub(super) fn close(self) {
         if catch_unwind(AssertUnwindSafe(|| drop(self))).is_err() {
             tracing::error!("the store's database panicked while it closed");

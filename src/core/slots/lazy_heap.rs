@@ -49,7 +49,7 @@ impl<K: Ord + Copy> LazyHeap<K> {
         None
     }
 
-    /// Forgets all keys.
+    /// The heap has no keys after this.
     pub(super) fn clear(&mut self) {
         self.keys.clear();
     }

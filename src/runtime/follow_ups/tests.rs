@@ -5,9 +5,9 @@ use crate::task::registry::Registry;
 use crate::task::{Arguments, Context, EnqueueError, RawSignature, Router, Workflow};
 
 /// A router that sends the task `unwritable` to a queue whose name no broker can hold, and every other one to `q`.
-struct Anywhere;
+struct UnwritableQueue;
 
-impl Router for Anywhere {
+impl Router for UnwritableQueue {
     fn queue(&self, task: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
         Ok(if task == "unwritable" { "q".repeat(300) } else { "q".to_owned() })
     }
@@ -20,7 +20,7 @@ impl Router for Anywhere {
 fn dispatcher(limits: CanvasLimits) -> Arc<Dispatcher> {
     Arc::new(Dispatcher {
         registry: Registry::from_definitions(std::iter::empty()).unwrap(),
-        route: Box::new(Anywhere),
+        route: Box::new(UnwritableQueue),
         max_message_size: 1 << 16,
         limits,
         reply_to: None,

@@ -14,23 +14,11 @@ use crate::runtime::gates::{GateAdmission, ShutGroups};
 use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::canvas::CanvasLimits;
 use crate::task::{
-    Arguments, ArgumentsError, Body, Context, Dispatcher, EnqueueError, Hooks, Router, TENANT, Task,
-    TaskError, TaskKind, limit_key_of,
+    Arguments, ArgumentsError, Body, Context, Dispatcher, Hooks, OneQueue, TENANT, Task, TaskError, TaskKind,
+    limit_key_of,
 };
 
 const LONG: Duration = Duration::from_secs(120);
-
-struct Anywhere;
-
-impl Router for Anywhere {
-    fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
-        Ok("q".to_owned())
-    }
-
-    fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
-        "q".to_owned()
-    }
-}
 
 struct Sms;
 
@@ -107,7 +95,7 @@ impl Listener {
     fn on(broker: &Arc<MemoryBroker>, store: &Arc<MemoryStore>, catalogue: &Catalogue) -> Self {
         let dispatcher = Dispatcher {
             registry: registry(),
-            route: Box::new(Anywhere),
+            route: Box::new(OneQueue),
             max_message_size: 1 << 16,
             limits: CanvasLimits::default(),
             reply_to: None,

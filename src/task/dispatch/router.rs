@@ -37,6 +37,21 @@ pub(crate) struct RoutedQueue {
     pub(crate) instead_of: Option<String>,
 }
 
+/// A router for tests, which sends each task to the queue `q`.
+#[cfg(test)]
+pub(crate) struct OneQueue;
+
+#[cfg(test)]
+impl Router for OneQueue {
+    fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
+        Ok("q".to_owned())
+    }
+
+    fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+        "q".to_owned()
+    }
+}
+
 impl RoutedQueue {
     /// Notes in the headers of the call for which queue it was. Answers with the name.
     pub(super) fn noted(self, headers: &mut Headers) -> String {

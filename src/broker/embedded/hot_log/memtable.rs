@@ -63,7 +63,7 @@ impl Memtable {
         }
     }
 
-    /// Deletes a row.
+    /// Notes that the row of this key is deleted. A row that is new in this memtable leaves nothing behind.
     pub(super) fn delete(&mut self, table: TableName, key: &Slice) {
         match self.tables[table as usize].entry(key.clone()) {
             Entry::Occupied(mut held) => {

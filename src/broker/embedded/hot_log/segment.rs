@@ -125,7 +125,7 @@ impl Segment {
         }
     }
 
-    /// Deletes the file.
+    /// Deletes the file of the segment, which has no frame that is needed.
     pub(super) fn remove(self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "a file of the log is not needed, and stays");
