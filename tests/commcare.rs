@@ -135,8 +135,12 @@ impl Server {
         let line = program.out.recv_timeout(PATIENCE).unwrap_or_else(|_| {
             panic!("it prints no URL: {}", program.err.try_iter().collect::<Vec<_>>().join("\n"))
         });
-        let address =
-            line.split("http://").nth(1).expect("the line has the URL").trim_end_matches('/').to_owned();
+        let address = line
+            .split("http://")
+            .nth(1)
+            .and_then(|url| url.split('/').next())
+            .expect("the line has the URL")
+            .to_owned();
         Self { program, address }
     }
 
