@@ -29,7 +29,6 @@ pub(crate) use decode::{decode_borrowed, refused};
 pub use encode::encode;
 #[cfg(feature = "amqp")]
 pub(crate) use encode::encode_parts;
-#[cfg(feature = "metrics")]
 pub(crate) use encode::host;
 #[cfg(feature = "amqp")]
 pub(crate) use encoded::{ENCODING, EncodedTask, HeaderValue};
