@@ -1,8 +1,10 @@
 //! TLS to RabbitMQ, Redis and S3: servers are always checked, against the system's authorities or against those of a file.
 
+#[cfg(any(feature = "amqp", feature = "tls", test))]
 use std::path::Path;
 
 /// The authorities in a PEM file, as text.
+#[cfg(any(feature = "amqp", feature = "tls", test))]
 pub(crate) fn read_authorities(file: &Path) -> Result<String, String> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| {

@@ -10,8 +10,8 @@ use crate::store::{MemoryStore, Store, StoreError};
 /// A result backend that is open.
 pub(crate) struct OpenBackend {
     pub(crate) store: Arc<dyn Store>,
-    /// The same store, if it is Redis: it can keep lanes for RabbitMQ as well.
-    #[cfg(feature = "redis")]
+    /// The same store, if it is Redis: it keeps lanes for RabbitMQ as well.
+    #[cfg(all(feature = "amqp", feature = "redis"))]
     pub(crate) redis: Option<crate::store::RedisStore>,
 }
 
@@ -20,7 +20,7 @@ impl OpenBackend {
     pub(crate) fn plain(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            #[cfg(feature = "redis")]
+            #[cfg(all(feature = "amqp", feature = "redis"))]
             redis: None,
         }
     }
@@ -86,7 +86,11 @@ impl Backend {
                 options.ca_certs = options.ca_certs.or(ca_certs);
                 options.max_chord_size = max_chord_size;
                 let redis = crate::store::RedisStore::connect(&url, options).await?;
-                Ok(OpenBackend { store: Arc::new(redis.clone()), redis: Some(redis) })
+                Ok(OpenBackend {
+                    #[cfg(feature = "amqp")]
+                    redis: Some(redis.clone()),
+                    store: Arc::new(redis),
+                })
             }
             #[cfg(feature = "amqp")]
             Self::Rpc(url) => {
