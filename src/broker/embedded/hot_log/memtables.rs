@@ -14,8 +14,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::memtable::Memtable;
-use crate::broker::embedded::tables::{Slice, TableName};
-use crate::broker::embedded::writes::Writes;
+use crate::broker::embedded::tables::{Slice, TableName, Writes};
 
 /// A memtable that several threads read, and one may write.
 pub(in super::super) type SharedMemtable = Arc<RwLock<Memtable>>;

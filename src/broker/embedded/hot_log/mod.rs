@@ -33,8 +33,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::disk_tables::{DiskTables, Flushed};
 use super::home;
-use super::tables::{full_error, io_error};
-use super::writes::Writes;
+use super::tables::{Writes, full_error, io_error};
 use crate::broker::BrokerError;
 use flusher::{FlushQueue, FlushState, Retired};
 use segment::Segment;
