@@ -133,7 +133,7 @@ impl Writes {
 
 /// Whether the database takes a key. It does not refuse a longer one: it writes what it cannot read again, and
 /// panics.
-pub(super) fn fits(key: &[u8]) -> bool {
+fn fits(key: &[u8]) -> bool {
     key.len() <= LONGEST_ROW_KEY
 }
 

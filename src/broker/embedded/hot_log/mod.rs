@@ -29,13 +29,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::disk_tables::{DiskTables, Flushed};
 use super::home;
 use super::tables::{Writes, full_error, io_error};
 use crate::broker::BrokerError;
-use flusher::{FlushQueue, FlushState, Retired};
 use segment::Segment;
 
 pub(super) use memtable::MemtableRow;
@@ -70,6 +69,55 @@ struct FrameWriter {
     buffer: Vec<u8>,
     /// The error of an append, after which nothing more is appended.
     failed: Option<BrokerError>,
+}
+
+/// A segment that waits to be written to the database.
+struct Retired {
+    /// Its memtables, oldest first. There are several if a reader has had some of them frozen.
+    memtables: Vec<SharedMemtable>,
+    segment: Segment,
+    /// What the database has of the log when it has these memtables.
+    mark: Flushed,
+}
+
+/// What the log and its flusher share.
+struct FlushQueue {
+    dir: PathBuf,
+    memtables: Memtables,
+    state: Mutex<FlushState>,
+    /// Tells whoever waits that `state` has changed.
+    changed: Condvar,
+}
+
+struct FlushState {
+    /// The retired memtables, oldest first.
+    retired: VecDeque<Retired>,
+    /// The files without frames.
+    spares: Vec<Segment>,
+    /// Why no further memtable is written: the database has refused one.
+    failed: Option<BrokerError>,
+    /// Why the oldest memtable waits: the disk has no room for it.
+    short: Option<BrokerError>,
+    stops: bool,
+}
+
+impl FlushState {
+    /// Fails if no further memtable is written.
+    fn check(&self) -> Result<(), BrokerError> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if self.stops => Err(BrokerError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FlushQueue {
+    /// `dir`: the directory of the store.
+    fn new(dir: PathBuf, memtables: Memtables, retired: VecDeque<Retired>, spares: Vec<Segment>) -> Self {
+        let state = FlushState { retired, spares, failed: None, short: None, stops: false };
+        Self { dir, memtables, state: Mutex::new(state), changed: Condvar::new() }
+    }
 }
 
 /// Whether the database in `db` has a log.
