@@ -32,6 +32,13 @@ struct Stack {
     of_segment: usize,
 }
 
+impl Stack {
+    /// The number of rows of the memtables that were frozen beside the active one.
+    fn rows_beside(&self) -> usize {
+        self.frozen.iter().rev().take(self.of_segment).map(|memtable| memtable.read().rows()).sum()
+    }
+}
+
 impl Memtables {
     /// Memtables that were read from segments, oldest first. The last one becomes the active one.
     pub(in super::super) fn of(mut memtables: Vec<Memtable>) -> Self {
@@ -74,18 +81,21 @@ impl Memtables {
         newer
     }
 
-    /// Adds a commit to the active memtable.
-    pub(super) fn apply(&self, parts: &[&Writes]) {
+    /// Adds a commit to the active memtable. Answers with the number of rows of the [segment](Self::rows_of_segment).
+    pub(super) fn apply(&self, parts: &[&Writes]) -> usize {
         let stack = self.0.read();
         let mut active = stack.active.write();
         parts.iter().flat_map(|part| part.iter()).for_each(|write| active.apply(write));
+        let rows = active.rows();
+        drop(active);
+        rows + stack.rows_beside()
     }
 
     /// The number of rows of the active memtable and of those that were frozen beside it.
     pub(super) fn rows_of_segment(&self) -> usize {
         let stack = self.0.read();
-        let beside = stack.frozen.iter().rev().take(stack.of_segment);
-        std::iter::once(&stack.active).chain(beside).map(|memtable| memtable.read().rows()).sum()
+        let active = stack.active.read().rows();
+        active + stack.rows_beside()
     }
 
     /// Retires the active memtable, and those that were frozen beside it, and begins an empty one. Answers with the retired ones,

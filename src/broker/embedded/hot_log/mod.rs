@@ -65,6 +65,8 @@ struct FrameWriter {
     segment: Segment,
     /// The epoch of the segment, and the number of the last frame.
     last: Flushed,
+    /// The number of keys that the memtables of the segment had after the last frame.
+    rows: usize,
     /// The frame under construction.
     buffer: Vec<u8>,
     /// The error of an append, after which nothing more is appended.
@@ -189,7 +191,8 @@ impl HotLog {
                 disk.close();
             })
             .map_err(|e| BrokerError::io_because(format!("no thread for the store's log: {e}"), e))?;
-        let writer = FrameWriter { segment, last, buffer: Vec::new(), failed: None };
+        let rows = memtables.rows_of_segment();
+        let writer = FrameWriter { segment, last, rows, buffer: Vec::new(), failed: None };
         let (writer, flusher) = (Mutex::new(writer), Mutex::new(Some(thread)));
         Ok(Self { dir: dir.to_owned(), memtables, queue, writer, flusher })
     }
@@ -205,11 +208,11 @@ impl HotLog {
             return Err(error.clone());
         }
         self.queue.state.lock().check()?;
-        if writer.segment.end() >= segment::FULL || self.memtables.rows_of_segment() >= MOST_ROWS {
+        if writer.segment.end() >= segment::FULL || writer.rows >= MOST_ROWS {
             self.retire(&mut writer)?;
         }
         let number = writer.last.number + 1;
-        let FrameWriter { segment, last, buffer, failed } = &mut *writer;
+        let FrameWriter { segment, last, rows, buffer, failed } = &mut *writer;
         if !frame::encode(buffer, last.epoch, number, parts) {
             *buffer = Vec::new();
             return Err(BrokerError::io(
@@ -225,7 +228,7 @@ impl HotLog {
         if buffer.capacity() > KEPT_BUFFER {
             *buffer = Vec::new();
         }
-        self.memtables.apply(parts);
+        *rows = self.memtables.apply(parts);
         Ok(())
     }
 
@@ -251,6 +254,7 @@ impl HotLog {
         };
         let segment = std::mem::replace(&mut writer.segment, next);
         let (memtables, mark) = (self.memtables.retire(), writer.last);
+        writer.rows = 0;
         state.retired.push_back(Retired { memtables, segment, mark });
         writer.last.epoch += 1;
         self.queue.changed.notify_all();
