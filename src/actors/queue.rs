@@ -37,7 +37,7 @@ use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::GateAdmission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use crate::task::{self, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use autoscale::LoadWatch;
 use brakes::StartsOfQueue;
 use release::{HeldBack, run_end};
@@ -397,7 +397,8 @@ impl Queue {
                 again: false,
                 keeper: runtime.permits.clone(),
             });
-            conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
+            let hooks = runtime.hooks_without_run();
+            conclude(verdict, Some(delivery), &context, hooks.as_ref(), &runtime).await;
         });
     }
 

@@ -524,6 +524,7 @@ impl Builder {
         runtime.marks_sent = marks_sent;
         runtime.max_result_size = self.max_result_size;
         runtime.keep_failed = KeepFailed::of(&routing.catalogue().queues);
+        runtime.has_run_hooks = self.hooks.has_any_of_runs();
         runtime.hooks = self.hooks;
         runtime.layers = self.layers.into();
         runtime.payloads = Arc::new(payloads);

@@ -23,13 +23,13 @@ use crate::task::{
     Verdict,
 };
 
-/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Returns the report for
-/// the queue's counters.
+/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran, and `hooks` is `None` if neither
+/// the task nor the program has any that are called around runs. Returns the report for the queue's counters.
 pub(crate) async fn conclude(
     mut verdict: Verdict,
     delivery: Option<Delivery>,
     context: &Context,
-    hooks: &Hooks,
+    hooks: Option<&Hooks>,
     runtime: &Runtime,
 ) -> Report {
     // First the fence: if the run has lost its lane, another run may be under way, and only that one's end counts.
@@ -51,7 +51,7 @@ pub(crate) async fn conclude(
     // The bar closes before the last states are written, so that no state is newer than the end.
     context.close_bar(!report.is_over());
     // The hooks' event is taken from the verdict before the settlement consumes it.
-    let event = event_of(&verdict, hooks, &runtime.hooks);
+    let event = hooks.and_then(|hooks| event_of(&verdict, hooks, &runtime.hooks));
     let ends = runtime.ends(&verdict, context);
     // All states are stored before the record, which replaces them.
     if context.has_reported() {
@@ -67,7 +67,7 @@ pub(crate) async fn conclude(
     // The settlement is waited for only where something hangs on it: a download is kept until it is known whether
     // the record names it, a bar is shown until the record is there, and a hook must hear of nothing that may not
     // have happened.
-    let told = event.is_some() || waits_for_end(hooks, &runtime.hooks);
+    let told = event.is_some() || hooks.is_some_and(|hooks| waits_for_end(hooks, &runtime.hooks));
     let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
     let is_settled = match settle(settle_of(verdict, context, runtime), delivery, context, runtime, wait) {
         Some(settled) => settled.await,
@@ -84,7 +84,7 @@ pub(crate) async fn conclude(
     if report.is_over() && context.has_reported() {
         Box::pin(forget_states(context, runtime)).await;
     }
-    if let Some(event) = event {
+    if let (Some(hooks), Some(event)) = (hooks, event) {
         tell(hooks, &runtime.hooks, context, &event);
     }
     if let Some(facts) = ready.filter(|_| is_settled) {

@@ -121,6 +121,8 @@ pub(crate) struct Runtime {
     pub(crate) data: Arc<DataMap>,
     /// What the program wants to be told of.
     pub(crate) hooks: ProgramHooks,
+    /// Whether any of these hooks is called around runs.
+    pub(crate) has_run_hooks: bool,
     /// The program's code around every body.
     pub(crate) layers: Layers,
     /// The queues whose pause is kept for the next start, as far as this process has kept them or found them kept.
@@ -233,6 +235,7 @@ impl Runtime {
             keep_failed: KeepFailed::default(),
             data: Arc::default(),
             hooks: ProgramHooks::default(),
+            has_run_hooks: false,
             layers: Layers::default(),
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),

@@ -226,7 +226,7 @@ impl Run {
         {
             tracing::info!(id = %record.id, task = record.task, state = %record.state, "a task that is over came again; what follows from it is sent, and its body does not run");
             let verdict = Verdict::Over(Box::new(record));
-            let end = conclude(verdict, Some(delivery), &self.context, &hooks, &self.runtime);
+            let end = conclude(verdict, Some(delivery), &self.context, hooks.as_ref(), &self.runtime);
             return Box::pin(end).await;
         }
         let delivery = match self.begin(delivery).await {
@@ -236,7 +236,7 @@ impl Run {
         // The place is a local value of this future, so it goes before the delivery does, even if the future is
         // dropped: as long as this run is here, its lane lets no other one in.
         let place = self.place.take();
-        let outcome = self.body(&hooks).await;
+        let outcome = self.body(hooks.as_ref()).await;
         drop(place);
         let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
         let lost = is_lost(&outcome);
@@ -244,8 +244,8 @@ impl Run {
         let entropy = if outcome.is_err() { rand::random() } else { 0 };
         let verdict = self.verdict(outcome, entropy);
         let ended_at = ended_at(&verdict);
-        let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
-        self.after_return(&hooks, &report);
+        let report = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime).await;
+        self.after_return(hooks.as_ref(), &report);
         // Whether a child process goes on is for its worker to say.
         let worker = if panicked && self.child.is_none() { AfterRun::Replaced } else { AfterRun::Stays };
         Report { ended_at, panicked, timed_out, lost, worker, ..report }
@@ -274,9 +274,11 @@ impl Run {
         self.child.as_ref().map_or_else(own_pid, |child| child.pid())
     }
 
-    /// The hooks of the task; none if making them panics.
-    pub(crate) fn hooks(&self) -> Hooks {
-        guard(self.definition.hooks).unwrap_or_default()
+    /// The hooks of the task, beside which the program's are called; `None`: neither has any. A task has none if making them
+    /// panics.
+    pub(crate) fn hooks(&self) -> Option<Hooks> {
+        let own = guard(self.definition.hooks).unwrap_or_default();
+        (self.runtime.has_run_hooks || !own.is_empty()).then_some(own)
     }
 
     /// Takes the steps before the body. `Ok(None)`: the delivery was acknowledged already. `Err`: the body must not
@@ -301,8 +303,8 @@ impl Run {
             let judge = Judge::unstarted(message, now());
             let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
             let verdict = judge.judge(Err(again));
-            let hooks = Hooks::default();
-            let end = conclude(verdict, delivery, &self.context, &hooks, &self.runtime);
+            let hooks = self.runtime.hooks_without_run();
+            let end = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime);
             return Err(Box::pin(end).await);
         }
         // A window that ends with the start ends before the body: what the body has not read yet is then a matter
@@ -325,15 +327,17 @@ impl Run {
     }
 
     /// Runs the body until it ends, reaches a limit, or must be handed back.
-    pub(crate) async fn body(&self, hooks: &Hooks) -> Result<String, Ending> {
+    pub(crate) async fn body(&self, hooks: Option<&Hooks>) -> Result<String, Ending> {
         let _active = self.runtime.activity.begin();
         self.context.open_log(|| (self.definition.options)().keep_log);
         wait(self, hooks).await
     }
 
     /// Calls the hooks that are called after each run.
-    pub(crate) fn after_return(&self, hooks: &Hooks, report: &Report) {
-        after_return(hooks, &self.runtime.hooks, &self.context, report);
+    pub(crate) fn after_return(&self, hooks: Option<&Hooks>, report: &Report) {
+        if let Some(hooks) = hooks {
+            after_return(hooks, &self.runtime.hooks, &self.context, report);
+        }
     }
 
     /// Judges the outcome of the body. `entropy` is the random number that spreads the pauses of retries.
@@ -401,9 +405,11 @@ pub(super) fn too_large(value: &str, most: usize) -> Ending {
 }
 
 /// Runs the body until it ends or is not waited for any longer.
-async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
+async fn wait(run: &Run, hooks: Option<&Hooks>) -> Result<String, Ending> {
     let ((soft, hard), context) = (run.time_limits, &run.context);
-    before_start(hooks, &run.runtime.hooks, context)?;
+    if let Some(hooks) = hooks {
+        before_start(hooks, &run.runtime.hooks, context)?;
+    }
     if run.pool == Pool::Process {
         return match &run.child {
             Some(child) => Box::pin(run_in_child(run, child)).await,
