@@ -14,6 +14,7 @@ use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
 use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
+#[cfg(feature = "otel")]
 use super::run_span::end_span;
 use crate::broker::{Delivery, Settle};
 use crate::core::text::{ERROR, logged_errors, shortened};
@@ -41,6 +42,7 @@ pub(crate) async fn conclude(
         return Report::HANDED_BACK; // the dropped delivery has no effect any more
     }
     let report = Report::of(&verdict);
+    #[cfg(feature = "otel")]
     end_span(context, &verdict);
     // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
     // free. A task that runs again may keep the permit that was handed over to it.
@@ -153,6 +155,20 @@ fn settle_of(verdict: Verdict, context: &Context, runtime: &Runtime) -> Settle {
         (Some(reason), _) => Settle::DeadLetter { reason, result, follow_ups },
         (None, Some(failed)) => Settle::Fail { failed: Box::new(failed), result, follow_ups },
         (None, None) => Settle::Ack { result, follow_ups },
+    }
+}
+
+impl Runtime {
+    /// Whether the store is told of a task that comes to this state.
+    pub(crate) fn keeps(&self, message: &Message, state: State) -> bool {
+        let is_error = matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
+        let keeps_errors = || {
+            self.dispatcher
+                .registry
+                .get(&message.task)
+                .is_some_and(|task| (task.options)().store_errors_even_if_ignored)
+        };
+        !message.ignore_result || (is_error && keeps_errors())
     }
 }
 

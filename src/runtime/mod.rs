@@ -320,18 +320,6 @@ impl Runtime {
         }
     }
 
-    /// Whether the store is told of a task that comes to this state.
-    pub(crate) fn keeps(&self, message: &Message, state: State) -> bool {
-        let is_error = matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
-        let keeps_errors = || {
-            self.dispatcher
-                .registry
-                .get(&message.task)
-                .is_some_and(|task| (task.options)().store_errors_even_if_ignored)
-        };
-        !message.ignore_result || (is_error && keeps_errors())
-    }
-
     /// The state that the store gets for an attempt that failed and is tried again (RETRY).
     pub(crate) fn state_of_retry(&self, context: &Context, failed: TaskResult) -> TrackedState {
         let exception = Exception::of(&failed);
