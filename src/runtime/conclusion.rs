@@ -20,8 +20,8 @@ use crate::broker::{Delivery, Settle};
 use crate::core::text::{ERROR, logged_errors, shortened};
 use crate::protocol::result::Exception;
 use crate::task::{
-    AfterFailure, Context, DownloadFacts, Hooks, Json, Message, Next, State, TaskResult, TrackedState,
-    Verdict,
+    AfterFailure, Context, DownloadFacts, EventGroup, Hooks, Json, Message, Next, State, TaskResult,
+    TrackedState, Verdict,
 };
 
 /// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran, and `hooks` is `None` if neither
@@ -54,7 +54,8 @@ pub(crate) async fn conclude(
     context.close_bar(!report.is_over());
     // The hooks' event is taken from the verdict before the settlement consumes it.
     let event = hooks.and_then(|hooks| event_of(&verdict, hooks, &runtime.hooks));
-    let ends = runtime.ends(&verdict, context);
+    let is_heard = runtime.events.is_heard(EventGroup::Run);
+    let ends = is_heard.then(|| runtime.ends(&verdict, context));
     // All states are stored before the record, which replaces them.
     if context.has_reported() {
         Box::pin(runtime.states.flush(context.id())).await;
@@ -76,7 +77,7 @@ pub(crate) async fn conclude(
         None => true,
     };
     // From here on the end has happened, and may be told.
-    if is_settled {
+    if let Some(ends) = ends.filter(|_| is_settled) {
         runtime.tell_ends(context.message_arc(), ends);
     }
     if context.has_exposed() {

@@ -1,10 +1,9 @@
-//! What the runtime tells of its tasks, and how busy it is.
+//! What the runtime tells of its tasks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Runtime;
-use crate::broker::{Activity, Delivery};
+use crate::broker::Delivery;
 use crate::core::accounts::OTHER;
 use crate::protocol::repr;
 use crate::protocol::result::Exception;
@@ -13,36 +12,6 @@ use crate::task::{
     Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, SenderCount, State, TaskEvent,
     TaskResult, Verdict,
 };
-
-/// Counts the bodies that run.
-#[derive(Default)]
-pub(crate) struct ActivityMeter {
-    active: AtomicU64,
-    processed: AtomicU64,
-}
-
-impl ActivityMeter {
-    pub(crate) fn read(&self) -> Activity {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Activity { active: read(&self.active), processed: read(&self.processed) }
-    }
-
-    /// A body starts; it counts as active until the guard is dropped.
-    pub(super) fn begin(&self) -> ActiveBody<'_> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        self.processed.fetch_add(1, Ordering::Relaxed);
-        ActiveBody(self)
-    }
-}
-
-/// A body that runs.
-pub(super) struct ActiveBody<'a>(&'a ActivityMeter);
-
-impl Drop for ActiveBody<'_> {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A call that is about to be published: how it is counted, and its message if anybody listens.
 pub(crate) struct CallToTell {
@@ -86,9 +55,9 @@ impl Runtime {
         will_run && self.events.is_heard(EventGroup::Run)
     }
 
-    /// What will be told of a verdict when it has come to pass.
+    /// What will be told of a verdict when it has come to pass; asked only while somebody listens.
     pub(super) fn ends(&self, verdict: &Verdict, context: &Context) -> Ends {
-        if !self.events.is_heard(EventGroup::Run) || !self.tells(context.task()) {
+        if !self.tells(context.task()) {
             return [None, None];
         }
         match verdict {
@@ -283,15 +252,5 @@ mod tests {
             "KeyError('k')"
         );
         assert_eq!(&*told(TaskError::retry("busy")), "Retry('busy')");
-    }
-
-    #[test]
-    fn a_body_is_active_until_its_guard_goes() {
-        let meter = ActivityMeter::default();
-        let first = meter.begin();
-        let second = meter.begin();
-        assert_eq!(meter.read(), Activity { active: 2, processed: 2 });
-        drop((first, second));
-        assert_eq!(meter.read(), Activity { active: 0, processed: 2 });
     }
 }

@@ -47,12 +47,13 @@ use parking_lot::Mutex;
 
 use self::brakes::Brakes;
 use self::children::ChildCount;
-use self::events::{ActivityMeter, traceback};
+use self::events::traceback;
 use self::history_inbox::HistoryInbox;
 use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::run::ActivityMeter;
 use self::run_inbox::RunInbox;
 use self::run_times::RunTimeKeeper;
 use self::start_limits::StartLimits;

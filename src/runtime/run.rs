@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::hooks::{after_return, before_start};
 use super::own_process::own_pid;
 use super::process::{ChildProcess, run_in_child};
 use super::task_levers::TimeLimits;
-use crate::broker::{Delivery, Settle};
+use crate::broker::{Activity, Delivery, Settle};
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
 use crate::core::accounts::Ended;
@@ -194,6 +195,36 @@ fn ended_at(verdict: &Verdict) -> Option<Timestamp> {
         Verdict::Over(record) | Verdict::Dead { record, .. } => Some(record.finished_at),
         Verdict::Again { failed, .. } => failed.as_ref().map(|record| record.finished_at),
         Verdict::Replaced(_) | Verdict::HandBack => None,
+    }
+}
+
+/// Counts the bodies that run.
+#[derive(Default)]
+pub(crate) struct ActivityMeter {
+    active: AtomicU64,
+    processed: AtomicU64,
+}
+
+impl ActivityMeter {
+    pub(crate) fn read(&self) -> Activity {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Activity { active: read(&self.active), processed: read(&self.processed) }
+    }
+
+    /// A body starts; it counts as active until the guard is dropped.
+    fn begin(&self) -> ActiveBody<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.processed.fetch_add(1, Ordering::Relaxed);
+        ActiveBody(self)
+    }
+}
+
+/// A body that runs.
+struct ActiveBody<'a>(&'a ActivityMeter);
+
+impl Drop for ActiveBody<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -470,5 +501,20 @@ pub(super) async fn limits(
             hard
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_active_until_its_guard_goes() {
+        let meter = ActivityMeter::default();
+        let first = meter.begin();
+        let second = meter.begin();
+        assert_eq!(meter.read(), Activity { active: 2, processed: 2 });
+        drop((first, second));
+        assert_eq!(meter.read(), Activity { active: 0, processed: 2 });
     }
 }
