@@ -40,6 +40,7 @@ pub(crate) mod run_log;
 pub(crate) mod scope;
 mod search;
 mod sender_counts;
+#[cfg(feature = "otel")]
 mod sending;
 mod serial;
 mod signature;
