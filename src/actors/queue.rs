@@ -137,8 +137,8 @@ struct GivenRun {
     worker: Rc<Addr<Worker>>,
     delivery_info: Option<Arc<DeliveryInfo>>,
     started_at: Timestamp,
-    /// The process that runs the body.
-    pid: u32,
+    /// The id of the child process that runs the body; `None`: this process does.
+    child: Option<u32>,
     /// The place of its task in the accounts.
     account: TaskPlace,
     /// What the gates counted for it, which they get back when this drops.

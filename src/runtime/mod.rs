@@ -287,9 +287,14 @@ impl Runtime {
     }
 
     /// A body is about to start. A bar that other processes have shown of the task goes on from there, and the
-    /// store is told of the start if somebody wants to know; the body does not wait for that. `pid` is the process that
-    /// runs the body.
-    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition, pid: u32) {
+    /// store is told of the start if somebody wants to know; the body does not wait for that. `pid` answers with the process
+    /// that runs the body.
+    pub(crate) async fn begin(
+        &self,
+        context: &Context,
+        definition: &TaskDefinition,
+        pid: impl FnOnce() -> u32,
+    ) {
         let message = context.message();
         let before = context.is_redelivered() || message.retries > 0 || message.continuations > 0;
         let shown = before && self.store.is_shared() && Box::pin(self.recall(context)).await;
@@ -298,7 +303,7 @@ impl Runtime {
             let wanted = self.track_started || (definition.options)().track_started;
             // STARTED would take the place of the bar in the store.
             if wanted && !shown {
-                let meta = serde_json::json!({ "pid": pid, "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
+                let meta = serde_json::json!({ "pid": pid(), "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
                 context.report(State::Started.as_str(), meta);
             }
         }

@@ -301,7 +301,7 @@ impl Run {
     }
 
     /// The process that the body runs in.
-    pub(crate) fn pid(&self) -> u32 {
+    fn pid(&self) -> u32 {
         self.child.as_ref().map_or_else(own_pid, |child| child.pid())
     }
 
@@ -353,7 +353,7 @@ impl Run {
         self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
             worker: Arc::clone(self.context.worker_arc()),
         });
-        self.runtime.begin(&self.context, self.definition, self.pid()).await;
+        self.runtime.begin(&self.context, self.definition, || self.pid()).await;
         Ok(delivery)
     }
 
