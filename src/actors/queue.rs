@@ -243,8 +243,7 @@ impl Queue {
             // One that was put back because a limit holds it has come before.
             let is_back = delivery.message().held().is_some();
             if !is_back {
-                self.runtime.tell_received(&delivery);
-                self.count_received(delivery.message(), now);
+                self.note_received(&delivery, now);
             }
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well.

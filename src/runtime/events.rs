@@ -9,15 +9,9 @@ use crate::protocol::repr;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, SenderCount, State, TaskEvent,
-    TaskResult, Verdict,
+    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult,
+    Verdict,
 };
-
-/// A call that is about to be published: how it is counted, and its message if anybody listens.
-pub(crate) struct CallToTell {
-    count: Arc<SenderCount>,
-    heard: Option<Arc<Message>>,
-}
 
 /// What is told at the end of a run: a rejection is a failure first.
 pub(super) type Ends = [Option<EventKind>; 2];
@@ -28,11 +22,11 @@ impl Runtime {
         !self.dispatcher.registry.is_muted(task)
     }
 
-    /// Tells what happens to a task in a queue here, if anybody listens.
-    pub(super) fn tell_event(&self, message: &Arc<Message>, kind: impl FnOnce() -> EventKind) {
-        self.events.emit(EventGroup::Run, || {
-            self.tells(&message.task).then(|| TaskEvent::now(Arc::clone(message), kind()))
-        });
+    /// Tells what happens to a task in a queue here; asked only while somebody listens.
+    pub(super) fn tell_event(&self, message: &Arc<Message>, kind: EventKind) {
+        if self.tells(&message.task) {
+            self.events.emit(EventGroup::Run, || Some(TaskEvent::now(Arc::clone(message), kind)));
+        }
     }
 
     /// Tells that a delivery has come, unless that was told before. What is not going to run is not received: it is
@@ -111,32 +105,6 @@ impl Runtime {
             let kind = EventKind::Revoked { terminated: false, expired: false };
             self.tells(&message.task).then(|| TaskEvent::now(Arc::new(message.clone()), kind))
         });
-    }
-
-    /// The call that [`tell_sent`](Self::tell_sent) will count and tell of, when it is published. `shared` makes the message
-    /// that the event holds.
-    pub(super) fn call_to_tell(
-        &self,
-        message: &Message,
-        shared: impl FnOnce() -> Arc<Message>,
-    ) -> CallToTell {
-        let count = self.events.counts().of(&message.task, &message.queue);
-        CallToTell { count, heard: self.events.is_heard(EventGroup::Sent).then(shared) }
-    }
-
-    /// The calls that [`tell_sent`](Self::tell_sent) will count and tell of, when they are published.
-    pub(crate) fn to_tell(&self, messages: &[Message]) -> Vec<CallToTell> {
-        messages.iter().map(|message| self.call_to_tell(message, || Arc::new(message.clone()))).collect()
-    }
-
-    /// Counts and tells that these calls were published.
-    pub(crate) fn tell_sent(&self, calls: impl IntoIterator<Item = CallToTell>) {
-        for CallToTell { count, heard } in calls {
-            count.sent();
-            if let Some(message) = heard {
-                self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
-            }
-        }
     }
 }
 

@@ -32,8 +32,8 @@ use crate::core::time::deadline;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, TaskResult,
-    Until, Verdict,
+    Body, Context, Ending, EventGroup, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition,
+    TaskResult, Until, Verdict,
 };
 
 /// The pause before a task is tried again whose permit was handed over to it and has another holder by now.
@@ -350,9 +350,10 @@ impl Run {
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
-        self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
-            worker: Arc::clone(self.context.worker_arc()),
-        });
+        if self.runtime.events.is_heard(EventGroup::Run) {
+            let worker = Arc::clone(self.context.worker_arc());
+            self.runtime.tell_event(self.context.message_arc(), EventKind::Started { worker });
+        }
         self.runtime.begin(&self.context, self.definition, || self.pid()).await;
         Ok(delivery)
     }
