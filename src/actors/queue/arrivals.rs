@@ -1,5 +1,5 @@
-//! What a queue tells, counts and forecasts when a delivery comes: the account of its task, and when the tasks that wait will start. What the
-//! queue sees of its arrivals, starts and ends goes into [`core::forecast`](crate::core::forecast).
+//! What a queue tells, counts and forecasts when a delivery comes: the account of its task, and when the tasks that wait will
+//! start. What the queue sees of its arrivals, starts and ends goes into [`core::forecast`](crate::core::forecast).
 //!
 //! Now and then an arrival is sampled: the queue notes when it forecasts its start, and so learns how good its forecasts
 //! are. A sample costs up to a thousandth of a second, so there is one a second at most; who starts at once is never one. A queue
