@@ -361,7 +361,10 @@ impl Run {
     /// Runs the body until it ends, reaches a limit, or must be handed back.
     pub(crate) async fn body(&self, hooks: Option<&Hooks>) -> Result<String, Ending> {
         let _active = self.runtime.activity.begin();
-        self.context.open_log(|| (self.definition.options)().keep_log);
+        // Without the feature nobody sees what bodies log.
+        if cfg!(feature = "log-lines") {
+            self.context.open_log(|| (self.definition.options)().keep_log);
+        }
         wait(self, hooks).await
     }
 

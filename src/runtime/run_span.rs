@@ -17,7 +17,7 @@ use crate::task::{Context, Ending, Headers};
 /// where nobody records spans of the level INFO.
 #[cfg(not(feature = "otel"))]
 pub(super) fn span_of(context: &Context) -> Span {
-    making(context.log(), || {
+    let make = || {
         tracing::info_span!(
             "task",
             task = context.task(),
@@ -26,7 +26,9 @@ pub(super) fn span_of(context: &Context) -> Span {
             tenant = context.message().tenant(),
             attempt = context.attempt()
         )
-    })
+    };
+    // Without the feature no run has a log.
+    if cfg!(feature = "log-lines") { making(context.log(), make) } else { make() }
 }
 
 /// The same with the name and the kind that OpenTelemetry shows.
