@@ -519,7 +519,7 @@ impl Builder {
             Arc::clone(&runtime.broker),
             Arc::clone(&runtime.store),
         )?;
-        runtime.limits = Arc::new(limits);
+        runtime.limit_starts(limits);
         runtime.track_started = self.track_started;
         runtime.marks_sent = marks_sent;
         runtime.max_result_size = self.max_result_size;

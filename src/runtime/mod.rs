@@ -110,6 +110,8 @@ pub(crate) struct Runtime {
     pub(crate) levers: TaskLevers,
     /// The limits on the starts of tasks, by their keys.
     pub(crate) limits: Arc<StartLimits>,
+    /// Whether there are any such limits.
+    has_limits: bool,
     /// What operators keep from starting, by rules.
     pub(crate) brakes: Brakes,
     /// The stamps whose tasks do not start.
@@ -229,6 +231,7 @@ impl Runtime {
             store,
             levers: TaskLevers::of(&dispatcher.registry),
             limits: Arc::default(),
+            has_limits: false,
             dispatcher,
             brakes: Brakes::default(),
             revoked_stamps: RevokedStamps::default(),
@@ -244,6 +247,12 @@ impl Runtime {
             recorded: RunInbox::default(),
             run_times: Arc::default(),
         }
+    }
+
+    /// Has these limits on starts hold. Must be called before anything runs.
+    pub(crate) fn limit_starts(&mut self, limits: StartLimits) {
+        self.has_limits = limits.any();
+        self.limits = Arc::new(limits);
     }
 
     /// Has `progress_hub` keep the bars instead. Must be called before anything runs.
