@@ -37,7 +37,7 @@ use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::GateAdmission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use crate::task::{self, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use autoscale::LoadWatch;
 use brakes::StartsOfQueue;
 use release::{HeldBack, run_end};
@@ -137,8 +137,8 @@ struct GivenRun {
     worker: Rc<Addr<Worker>>,
     delivery_info: Option<Arc<DeliveryInfo>>,
     started_at: Timestamp,
-    /// The process that runs the body.
-    pid: u32,
+    /// The id of the child process that runs the body; `None`: this process does.
+    child: Option<u32>,
     /// The place of its task in the accounts.
     account: TaskPlace,
     /// What the gates counted for it, which they get back when this drops.
@@ -243,8 +243,7 @@ impl Queue {
             // One that was put back because a limit holds it has come before.
             let is_back = delivery.message().held().is_some();
             if !is_back {
-                self.runtime.tell_received(&delivery);
-                self.count_received(delivery.message(), now);
+                self.note_received(&delivery, now);
             }
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well.
@@ -397,7 +396,8 @@ impl Queue {
                 again: false,
                 keeper: runtime.permits.clone(),
             });
-            conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
+            let hooks = runtime.hooks_without_run();
+            conclude(verdict, Some(delivery), &context, hooks.as_ref(), &runtime).await;
         });
     }
 

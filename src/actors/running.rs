@@ -1,5 +1,5 @@
-//! What the operator sees of a task that runs just now. A worker keeps an `OwnRun` of its run and makes a
-//! [`RunningTask`] from it when somebody asks; the queue adds the bodies that are stuck.
+//! What the operator sees of a task that runs just now. A worker makes a [`RunningTask`] of its run when somebody asks; the queue
+//! adds the bodies that are stuck.
 
 use std::time::Duration;
 
@@ -8,8 +8,6 @@ use serde::Serialize;
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
 use crate::runtime::own_process::own_pid;
-use crate::runtime::run::Run;
-use crate::runtime::task_levers::TimeLimits;
 use crate::task::{Context, Interrupt, TaskId};
 
 /// A task that runs just now, as its worker knows it. Celery's `inspect active` answers with one entry for each.
@@ -49,42 +47,14 @@ pub struct RunningTask {
     pub is_stuck: bool,
 }
 
-/// The facts of a run that its worker keeps while it runs.
-pub(super) struct OwnRun {
-    context: Context,
-    started_at: Timestamp,
-    pool: Pool,
-    pid: u32,
-    time_limits: TimeLimits,
-}
-
-impl OwnRun {
-    /// Takes the facts from a run.
-    pub(super) fn of(run: &Run) -> Self {
-        Self {
-            context: run.context.clone(),
-            started_at: run.started_at,
-            pool: run.pool_of_body(),
-            pid: run.pid(),
-            time_limits: run.time_limits,
-        }
-    }
-
-    /// The run as it is at this moment.
-    pub(super) fn now(&self) -> RunningTask {
-        let (soft_time_limit, time_limit) = self.time_limits;
-        let run = RunningTask::new(&self.context, self.started_at, self.pool);
-        RunningTask { soft_time_limit, time_limit, pid: self.pid, ..run }
-    }
-}
-
 impl RunningTask {
     /// A stuck body whose run started at `started_at`.
     pub(super) fn stuck(context: &Context, started_at: Timestamp) -> Self {
         Self { is_stuck: true, ..Self::new(context, started_at, Pool::Cpu) }
     }
 
-    fn new(context: &Context, started_at: Timestamp, pool: Pool) -> Self {
+    /// A run in this process, with the time limits of its call.
+    pub(super) fn new(context: &Context, started_at: Timestamp, pool: Pool) -> Self {
         let message = context.message();
         Self {
             id: message.id.clone(),

@@ -66,7 +66,7 @@ impl Grown {
         let mut runtime = Runtime::new(broker, store, dispatcher);
         let (broker, store) = (Arc::clone(&runtime.broker), Arc::clone(&runtime.store));
         let limits = StartLimits::of(&runtime.dispatcher.registry, &Catalogue::new(), broker, store);
-        runtime.limits = Arc::new(limits.unwrap_or_else(|fault| panic!("{}", fault.fault)));
+        runtime.limit_starts(limits.unwrap_or_else(|fault| panic!("{}", fault.fault)));
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
         let arbiters = rows.len();

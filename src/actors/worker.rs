@@ -24,14 +24,17 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{ChildDown, Finished, Queue, WorkerReady};
-use super::running::{OwnRun, RunningTask};
+use super::running::RunningTask;
 use super::slot_pool::SlotPermit;
 use crate::broker::Delivery;
+use crate::catalogue::Pool;
+use crate::core::Timestamp;
 use crate::runtime::Runtime;
 use crate::runtime::children::ChildSettings;
 use crate::runtime::process::ChildProcess;
 use crate::runtime::run::{AfterRun, Report, Run};
-use crate::task::panic_message;
+use crate::runtime::task_levers::TimeLimits;
+use crate::task::{self, panic_message};
 
 /// The actor. When a task has panicked, the queue replaces the worker that ran it with a new one.
 pub(super) struct Worker {
@@ -202,6 +205,36 @@ struct RunLoopState {
     waker: Option<Waker>,
     /// The worker is gone.
     is_closed: bool,
+}
+
+/// The facts of a run that its worker keeps while it runs.
+struct OwnRun {
+    context: task::Context,
+    started_at: Timestamp,
+    pool: Pool,
+    /// The id of the child process that runs the body; `None`: this process does.
+    child: Option<u32>,
+    time_limits: TimeLimits,
+}
+
+impl OwnRun {
+    /// Takes the facts from a run.
+    fn of(run: &Run) -> Self {
+        Self {
+            context: run.context.clone(),
+            started_at: run.started_at,
+            pool: run.pool_of_body(),
+            child: run.child.as_ref().map(|child| child.pid()),
+            time_limits: run.time_limits,
+        }
+    }
+
+    /// The run as it is at this moment.
+    fn now(&self) -> RunningTask {
+        let (soft_time_limit, time_limit) = self.time_limits;
+        let run = RunningTask::new(&self.context, self.started_at, self.pool);
+        RunningTask { soft_time_limit, time_limit, pid: self.child.unwrap_or(run.pid), ..run }
+    }
 }
 
 impl RunLoop {

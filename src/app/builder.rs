@@ -519,11 +519,12 @@ impl Builder {
             Arc::clone(&runtime.broker),
             Arc::clone(&runtime.store),
         )?;
-        runtime.limits = Arc::new(limits);
+        runtime.limit_starts(limits);
         runtime.track_started = self.track_started;
         runtime.marks_sent = marks_sent;
         runtime.max_result_size = self.max_result_size;
         runtime.keep_failed = KeepFailed::of(&routing.catalogue().queues);
+        runtime.has_run_hooks = self.hooks.has_any_of_runs();
         runtime.hooks = self.hooks;
         runtime.layers = self.layers.into();
         runtime.payloads = Arc::new(payloads);

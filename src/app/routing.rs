@@ -26,6 +26,8 @@ pub(super) struct Routing {
     run_times: Arc<RunTimeKeeper>,
     /// The queues that send the calls of a tenant elsewhere when it sends too much.
     demotions: Demotions,
+    /// Whether any queue is a broadcast.
+    has_broadcasts: bool,
     /// Other programs have queues on this broker too, which the catalogue need not know.
     shared: bool,
 }
@@ -100,7 +102,9 @@ impl Routing {
         }
         let run_times = Arc::new(RunTimeKeeper::watching(watched));
         let demotions = Demotions::of(&catalogue);
-        Self { catalogue, tasks, rows, run_times, demotions, shared: false }
+        // A queue that is added later is none.
+        let has_broadcasts = catalogue.queues.iter().any(|row| row.setup.broadcast);
+        Self { catalogue, tasks, rows, run_times, demotions, has_broadcasts, shared: false }
     }
 
     /// The queues that send the calls of a tenant elsewhere when it sends too much.
@@ -294,7 +298,7 @@ impl Router for Arc<Routing> {
     }
 
     fn is_broadcast(&self, queue: &str) -> bool {
-        self.catalogue.queue(queue).is_some_and(|row| row.setup.broadcast)
+        self.has_broadcasts && self.catalogue.queue(queue).is_some_and(|row| row.setup.broadcast)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A message in the hands of a consumer, and the ways to settle it.
+//! A message in the hands of a consumer: how it comes there, and the ways to settle it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -141,6 +141,22 @@ pub struct DeliveryInfo {
     pub priority: Option<u8>,
     /// Whether the message was delivered before.
     pub redelivered: bool,
+}
+
+/// The function to which a consumer's deliveries go. The broker calls it from its own threads, so it must not block. A sink that
+/// panics is not called again: its deliveries go back and wait for the next consumer.
+pub type Sink = Arc<dyn Fn(Vec<Delivery>) + Send + Sync>;
+
+/// Hands deliveries to a sink. Says whether it took them without a panic.
+pub(super) fn call_sink(sink: &Sink, deliveries: Vec<Delivery>) -> bool {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sink(deliveries))) {
+        Ok(()) => true,
+        Err(panic) => {
+            let panic = crate::task::panic_message(panic);
+            tracing::error!(%panic, "a consumer panicked; its queue has no consumer now");
+            false
+        }
+    }
 }
 
 /// A message that one consumer has and must settle. If it is dropped unsettled, it goes back by itself.

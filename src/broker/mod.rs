@@ -49,7 +49,8 @@ pub use backlog::{AgendaPlace, Backlog, Hastened};
 pub use bulk::{BulkChange, BulkChanges, BulkOutcome, BulkPick, KeptTask, RemainsFn, UndoOutcome};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, crash_reason, crash_result, requeued};
 pub(crate) use dead_letter::{refusal_reason, refused_result};
-pub use delivery::{ChordEnd, Delivery, DeliveryInfo, FollowUps, Settle, Settler};
+use delivery::call_sink;
+pub use delivery::{ChordEnd, Delivery, DeliveryInfo, FollowUps, Settle, Settler, Sink};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub(crate) use failed::FindParams;
@@ -76,22 +77,6 @@ pub use tenant_backlog::{QueueTenants, TenantBacklog, TenantCounts};
 pub use unique_windows::UniqueWindows;
 
 use crate::task::{Message, Receipt, TaskId};
-
-/// The function to which a consumer's deliveries go. The broker calls it from its own threads, so it must not block. A sink that
-/// panics is not called again: its deliveries go back and wait for the next consumer.
-pub type Sink = Arc<dyn Fn(Vec<Delivery>) + Send + Sync>;
-
-/// Hands deliveries to a sink. Says whether it took them without a panic.
-fn call_sink(sink: &Sink, deliveries: Vec<Delivery>) -> bool {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sink(deliveries))) {
-        Ok(()) => true,
-        Err(panic) => {
-            let panic = crate::task::panic_message(panic);
-            tracing::error!(%panic, "a consumer panicked; its queue has no consumer now");
-            false
-        }
-    }
-}
 
 /// The numbers of messages that a queue has, by their condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,9 @@ pub(crate) fn admit(runtime: &Runtime, judge: &Judge<'_>) -> Result<&'static Tas
     {
         return Err(Box::new(judge.expired(at)));
     }
-    if runtime.revoked_stamps.has(message) || was_revoked_meanwhile(runtime, judge) {
+    // The stamps of a task are a part of its workflow.
+    let is_stamped_out = message.workflow.is_some() && runtime.revoked_stamps.has(message);
+    if is_stamped_out || was_revoked_meanwhile(runtime, judge) {
         return Err(Box::new(judge.revoked_waiting()));
     }
     if runtime.broker.facts().delivery_limit.is_some_and(|limit| message.crashes >= limit) {

@@ -14,22 +14,23 @@ use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
 use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
+#[cfg(feature = "otel")]
 use super::run_span::end_span;
 use crate::broker::{Delivery, Settle};
 use crate::core::text::{ERROR, logged_errors, shortened};
 use crate::protocol::result::Exception;
 use crate::task::{
-    AfterFailure, Context, DownloadFacts, Hooks, Json, Message, Next, State, TaskResult, TrackedState,
-    Verdict,
+    AfterFailure, Context, DownloadFacts, EventGroup, Hooks, Json, Message, Next, State, TaskResult,
+    TrackedState, Verdict,
 };
 
-/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Returns the report for
-/// the queue's counters.
+/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran, and `hooks` is `None` if neither
+/// the task nor the program has any that are called around runs. Returns the report for the queue's counters.
 pub(crate) async fn conclude(
     mut verdict: Verdict,
     delivery: Option<Delivery>,
     context: &Context,
-    hooks: &Hooks,
+    hooks: Option<&Hooks>,
     runtime: &Runtime,
 ) -> Report {
     // First the fence: if the run has lost its lane, another run may be under way, and only that one's end counts.
@@ -41,6 +42,7 @@ pub(crate) async fn conclude(
         return Report::HANDED_BACK; // the dropped delivery has no effect any more
     }
     let report = Report::of(&verdict);
+    #[cfg(feature = "otel")]
     end_span(context, &verdict);
     // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
     // free. A task that runs again may keep the permit that was handed over to it.
@@ -51,8 +53,9 @@ pub(crate) async fn conclude(
     // The bar closes before the last states are written, so that no state is newer than the end.
     context.close_bar(!report.is_over());
     // The hooks' event is taken from the verdict before the settlement consumes it.
-    let event = event_of(&verdict, hooks, &runtime.hooks);
-    let ends = runtime.ends(&verdict, context);
+    let event = hooks.and_then(|hooks| event_of(&verdict, hooks, &runtime.hooks));
+    let is_heard = runtime.events.is_heard(EventGroup::Run);
+    let ends = is_heard.then(|| runtime.ends(&verdict, context));
     // All states are stored before the record, which replaces them.
     if context.has_reported() {
         Box::pin(runtime.states.flush(context.id())).await;
@@ -67,14 +70,14 @@ pub(crate) async fn conclude(
     // The settlement is waited for only where something hangs on it: a download is kept until it is known whether
     // the record names it, a bar is shown until the record is there, and a hook must hear of nothing that may not
     // have happened.
-    let told = event.is_some() || waits_for_end(hooks, &runtime.hooks);
+    let told = event.is_some() || hooks.is_some_and(|hooks| waits_for_end(hooks, &runtime.hooks));
     let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
     let is_settled = match settle(settle_of(verdict, context, runtime), delivery, context, runtime, wait) {
         Some(settled) => settled.await,
         None => true,
     };
     // From here on the end has happened, and may be told.
-    if is_settled {
+    if let Some(ends) = ends.filter(|_| is_settled) {
         runtime.tell_ends(context.message_arc(), ends);
     }
     if context.has_exposed() {
@@ -84,7 +87,7 @@ pub(crate) async fn conclude(
     if report.is_over() && context.has_reported() {
         Box::pin(forget_states(context, runtime)).await;
     }
-    if let Some(event) = event {
+    if let (Some(hooks), Some(event)) = (hooks, event) {
         tell(hooks, &runtime.hooks, context, &event);
     }
     if let Some(facts) = ready.filter(|_| is_settled) {
@@ -153,6 +156,20 @@ fn settle_of(verdict: Verdict, context: &Context, runtime: &Runtime) -> Settle {
         (Some(reason), _) => Settle::DeadLetter { reason, result, follow_ups },
         (None, Some(failed)) => Settle::Fail { failed: Box::new(failed), result, follow_ups },
         (None, None) => Settle::Ack { result, follow_ups },
+    }
+}
+
+impl Runtime {
+    /// Whether the store is told of a task that comes to this state.
+    pub(crate) fn keeps(&self, message: &Message, state: State) -> bool {
+        let is_error = matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
+        let keeps_errors = || {
+            self.dispatcher
+                .registry
+                .get(&message.task)
+                .is_some_and(|task| (task.options)().store_errors_even_if_ignored)
+        };
+        !message.ignore_result || (is_error && keeps_errors())
     }
 }
 

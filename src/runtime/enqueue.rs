@@ -1,5 +1,5 @@
-//! Publishing a call, together with the permit that was handed over to it. If the call is not taken, the permit is
-//! given back, because no task will come for it.
+//! Publishing a call, together with the permit that was handed over to it, and counting and telling that it was sent. If the
+//! call is not taken, the permit is given back, because no task will come for it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,10 +8,19 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Runtime;
 use crate::store::sent_marks::{marks_of, write_marks};
-use crate::task::{Durability, EnqueueError, HandedOver, Headers, Message, NewTask, PermitKeeper, Receipt};
+use crate::task::{
+    Durability, EnqueueError, EventGroup, EventKind, HandedOver, Headers, Message, NewTask, PermitKeeper,
+    Receipt, SenderCount, TaskEvent,
+};
 
 /// How many of the calls that are made together wait for their confirmations at a time.
 const IN_FLIGHT: usize = 1024;
+
+/// A call that is about to be published: how it is counted, and its message if anybody listens.
+pub(crate) struct CallToTell {
+    count: Arc<SenderCount>,
+    heard: Option<Arc<Message>>,
+}
 
 impl Runtime {
     /// Makes the message of a call, for [`send`](Self::send). This waits for nothing, so that neither the call nor the message
@@ -88,6 +97,28 @@ impl Runtime {
         }
         unsent.taken(&receipt);
         Ok(receipt)
+    }
+
+    /// The call that [`tell_sent`](Self::tell_sent) will count and tell of, when it is published. `shared` makes the message
+    /// that the event holds.
+    fn call_to_tell(&self, message: &Message, shared: impl FnOnce() -> Arc<Message>) -> CallToTell {
+        let count = self.events.counts().of(&message.task, &message.queue);
+        CallToTell { count, heard: self.events.is_heard(EventGroup::Sent).then(shared) }
+    }
+
+    /// The calls that [`tell_sent`](Self::tell_sent) will count and tell of, when they are published.
+    pub(crate) fn to_tell(&self, messages: &[Message]) -> Vec<CallToTell> {
+        messages.iter().map(|message| self.call_to_tell(message, || Arc::new(message.clone()))).collect()
+    }
+
+    /// Counts and tells that these calls were published.
+    pub(crate) fn tell_sent(&self, calls: impl IntoIterator<Item = CallToTell>) {
+        for CallToTell { count, heard } in calls {
+            count.sent();
+            if let Some(message) = heard {
+                self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
+            }
+        }
     }
 
     /// The permit that travels with these headers. It is given back when the result is dropped, unless the call was

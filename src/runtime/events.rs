@@ -1,54 +1,17 @@
-//! What the runtime tells of its tasks, and how busy it is.
+//! What the runtime tells of its tasks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Runtime;
-use crate::broker::{Activity, Delivery};
+use crate::broker::Delivery;
 use crate::core::accounts::OTHER;
 use crate::protocol::repr;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, SenderCount, State, TaskEvent,
-    TaskResult, Verdict,
+    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult,
+    Verdict,
 };
-
-/// Counts the bodies that run.
-#[derive(Default)]
-pub(crate) struct ActivityMeter {
-    active: AtomicU64,
-    processed: AtomicU64,
-}
-
-impl ActivityMeter {
-    pub(crate) fn read(&self) -> Activity {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Activity { active: read(&self.active), processed: read(&self.processed) }
-    }
-
-    /// A body starts; it counts as active until the guard is dropped.
-    pub(super) fn begin(&self) -> ActiveBody<'_> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        self.processed.fetch_add(1, Ordering::Relaxed);
-        ActiveBody(self)
-    }
-}
-
-/// A body that runs.
-pub(super) struct ActiveBody<'a>(&'a ActivityMeter);
-
-impl Drop for ActiveBody<'_> {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A call that is about to be published: how it is counted, and its message if anybody listens.
-pub(crate) struct CallToTell {
-    count: Arc<SenderCount>,
-    heard: Option<Arc<Message>>,
-}
 
 /// What is told at the end of a run: a rejection is a failure first.
 pub(super) type Ends = [Option<EventKind>; 2];
@@ -59,11 +22,11 @@ impl Runtime {
         !self.dispatcher.registry.is_muted(task)
     }
 
-    /// Tells what happens to a task in a queue here, if anybody listens.
-    pub(super) fn tell_event(&self, message: &Arc<Message>, kind: impl FnOnce() -> EventKind) {
-        self.events.emit(EventGroup::Run, || {
-            self.tells(&message.task).then(|| TaskEvent::now(Arc::clone(message), kind()))
-        });
+    /// Tells what happens to a task in a queue here; asked only while somebody listens.
+    pub(super) fn tell_event(&self, message: &Arc<Message>, kind: EventKind) {
+        if self.tells(&message.task) {
+            self.events.emit(EventGroup::Run, || Some(TaskEvent::now(Arc::clone(message), kind)));
+        }
     }
 
     /// Tells that a delivery has come, unless that was told before. What is not going to run is not received: it is
@@ -86,9 +49,9 @@ impl Runtime {
         will_run && self.events.is_heard(EventGroup::Run)
     }
 
-    /// What will be told of a verdict when it has come to pass.
+    /// What will be told of a verdict when it has come to pass; asked only while somebody listens.
     pub(super) fn ends(&self, verdict: &Verdict, context: &Context) -> Ends {
-        if !self.events.is_heard(EventGroup::Run) || !self.tells(context.task()) {
+        if !self.tells(context.task()) {
             return [None, None];
         }
         match verdict {
@@ -142,32 +105,6 @@ impl Runtime {
             let kind = EventKind::Revoked { terminated: false, expired: false };
             self.tells(&message.task).then(|| TaskEvent::now(Arc::new(message.clone()), kind))
         });
-    }
-
-    /// The call that [`tell_sent`](Self::tell_sent) will count and tell of, when it is published. `shared` makes the message
-    /// that the event holds.
-    pub(super) fn call_to_tell(
-        &self,
-        message: &Message,
-        shared: impl FnOnce() -> Arc<Message>,
-    ) -> CallToTell {
-        let count = self.events.counts().of(&message.task, &message.queue);
-        CallToTell { count, heard: self.events.is_heard(EventGroup::Sent).then(shared) }
-    }
-
-    /// The calls that [`tell_sent`](Self::tell_sent) will count and tell of, when they are published.
-    pub(crate) fn to_tell(&self, messages: &[Message]) -> Vec<CallToTell> {
-        messages.iter().map(|message| self.call_to_tell(message, || Arc::new(message.clone()))).collect()
-    }
-
-    /// Counts and tells that these calls were published.
-    pub(crate) fn tell_sent(&self, calls: impl IntoIterator<Item = CallToTell>) {
-        for CallToTell { count, heard } in calls {
-            count.sent();
-            if let Some(message) = heard {
-                self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
-            }
-        }
     }
 }
 
@@ -283,15 +220,5 @@ mod tests {
             "KeyError('k')"
         );
         assert_eq!(&*told(TaskError::retry("busy")), "Retry('busy')");
-    }
-
-    #[test]
-    fn a_body_is_active_until_its_guard_goes() {
-        let meter = ActivityMeter::default();
-        let first = meter.begin();
-        let second = meter.begin();
-        assert_eq!(meter.read(), Activity { active: 2, processed: 2 });
-        drop((first, second));
-        assert_eq!(meter.read(), Activity { active: 0, processed: 2 });
     }
 }

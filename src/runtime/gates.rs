@@ -114,7 +114,7 @@ pub(crate) struct GateRound<'a> {
 impl Runtime {
     /// Whether any gate may hold a task back.
     pub(crate) fn has_gates(&self) -> bool {
-        self.levers.limits_any() || self.limits.any() || self.brakes.any()
+        self.levers.limits_any() || self.has_limits || self.brakes.any()
     }
 
     /// What holds a run of this message back now. Looking takes nothing and counts nothing, so it changes no start. Each gate

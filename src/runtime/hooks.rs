@@ -47,6 +47,19 @@ pub(crate) struct ProgramHooks {
 }
 
 impl ProgramHooks {
+    /// Whether the program has hooks that are called around runs. The others are about workers and expired tasks.
+    pub(crate) fn has_any_of_runs(&self) -> bool {
+        let of_runs = [
+            &self.before_start,
+            &self.on_success,
+            &self.on_retry,
+            &self.on_failure,
+            &self.on_revoked,
+            &self.after_return,
+        ];
+        self.on_ready.is_some() || of_runs.iter().any(|hook| hook.is_some())
+    }
+
     /// The hook for this event, if the program has one.
     fn of(&self, event: &HookEvent) -> Option<&ProgramHook> {
         let hook = match event {
@@ -160,6 +173,12 @@ pub(super) fn tell_ready(program: &ProgramHooks, context: &Context, facts: &Down
 }
 
 impl Runtime {
+    /// The hooks for a task that ends without a run: those of the program alone. `None`: it has none that are called around
+    /// runs.
+    pub(crate) fn hooks_without_run(&self) -> Option<Hooks> {
+        self.has_run_hooks.then(Hooks::default)
+    }
+
     /// What the program's hooks will be told of a task that is over although no queue here had it. `None`: nothing.
     pub(crate) fn end_for_hooks(
         &self,

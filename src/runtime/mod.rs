@@ -47,12 +47,13 @@ use parking_lot::Mutex;
 
 use self::brakes::Brakes;
 use self::children::ChildCount;
-use self::events::{ActivityMeter, traceback};
+use self::events::traceback;
 use self::history_inbox::HistoryInbox;
 use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::run::ActivityMeter;
 use self::run_inbox::RunInbox;
 use self::run_times::RunTimeKeeper;
 use self::start_limits::StartLimits;
@@ -109,6 +110,8 @@ pub(crate) struct Runtime {
     pub(crate) levers: TaskLevers,
     /// The limits on the starts of tasks, by their keys.
     pub(crate) limits: Arc<StartLimits>,
+    /// Whether there are any such limits.
+    has_limits: bool,
     /// What operators keep from starting, by rules.
     pub(crate) brakes: Brakes,
     /// The stamps whose tasks do not start.
@@ -121,6 +124,8 @@ pub(crate) struct Runtime {
     pub(crate) data: Arc<DataMap>,
     /// What the program wants to be told of.
     pub(crate) hooks: ProgramHooks,
+    /// Whether any of these hooks is called around runs.
+    pub(crate) has_run_hooks: bool,
     /// The program's code around every body.
     pub(crate) layers: Layers,
     /// The queues whose pause is kept for the next start, as far as this process has kept them or found them kept.
@@ -226,6 +231,7 @@ impl Runtime {
             store,
             levers: TaskLevers::of(&dispatcher.registry),
             limits: Arc::default(),
+            has_limits: false,
             dispatcher,
             brakes: Brakes::default(),
             revoked_stamps: RevokedStamps::default(),
@@ -233,6 +239,7 @@ impl Runtime {
             keep_failed: KeepFailed::default(),
             data: Arc::default(),
             hooks: ProgramHooks::default(),
+            has_run_hooks: false,
             layers: Layers::default(),
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),
@@ -240,6 +247,12 @@ impl Runtime {
             recorded: RunInbox::default(),
             run_times: Arc::default(),
         }
+    }
+
+    /// Has these limits on starts hold. Must be called before anything runs.
+    pub(crate) fn limit_starts(&mut self, limits: StartLimits) {
+        self.has_limits = limits.any();
+        self.limits = Arc::new(limits);
     }
 
     /// Has `progress_hub` keep the bars instead. Must be called before anything runs.
@@ -283,9 +296,14 @@ impl Runtime {
     }
 
     /// A body is about to start. A bar that other processes have shown of the task goes on from there, and the
-    /// store is told of the start if somebody wants to know; the body does not wait for that. `pid` is the process that
-    /// runs the body.
-    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition, pid: u32) {
+    /// store is told of the start if somebody wants to know; the body does not wait for that. `pid` answers with the process
+    /// that runs the body.
+    pub(crate) async fn begin(
+        &self,
+        context: &Context,
+        definition: &TaskDefinition,
+        pid: impl FnOnce() -> u32,
+    ) {
         let message = context.message();
         let before = context.is_redelivered() || message.retries > 0 || message.continuations > 0;
         let shown = before && self.store.is_shared() && Box::pin(self.recall(context)).await;
@@ -294,7 +312,7 @@ impl Runtime {
             let wanted = self.track_started || (definition.options)().track_started;
             // STARTED would take the place of the bar in the store.
             if wanted && !shown {
-                let meta = serde_json::json!({ "pid": pid, "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
+                let meta = serde_json::json!({ "pid": pid(), "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
                 context.report(State::Started.as_str(), meta);
             }
         }
@@ -315,18 +333,6 @@ impl Runtime {
                 false
             }
         }
-    }
-
-    /// Whether the store is told of a task that comes to this state.
-    pub(crate) fn keeps(&self, message: &Message, state: State) -> bool {
-        let is_error = matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
-        let keeps_errors = || {
-            self.dispatcher
-                .registry
-                .get(&message.task)
-                .is_some_and(|task| (task.options)().store_errors_even_if_ignored)
-        };
-        !message.ignore_result || (is_error && keeps_errors())
     }
 
     /// The state that the store gets for an attempt that failed and is tried again (RETRY).

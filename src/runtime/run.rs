@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::hooks::{after_return, before_start};
 use super::own_process::own_pid;
 use super::process::{ChildProcess, run_in_child};
 use super::task_levers::TimeLimits;
-use crate::broker::{Delivery, Settle};
+use crate::broker::{Activity, Delivery, Settle};
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
 use crate::core::accounts::Ended;
@@ -31,8 +32,8 @@ use crate::core::time::deadline;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, TaskResult,
-    Until, Verdict,
+    Body, Context, Ending, EventGroup, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition,
+    TaskResult, Until, Verdict,
 };
 
 /// The pause before a task is tried again whose permit was handed over to it and has another holder by now.
@@ -197,6 +198,36 @@ fn ended_at(verdict: &Verdict) -> Option<Timestamp> {
     }
 }
 
+/// Counts the bodies that run.
+#[derive(Default)]
+pub(crate) struct ActivityMeter {
+    active: AtomicU64,
+    processed: AtomicU64,
+}
+
+impl ActivityMeter {
+    pub(crate) fn read(&self) -> Activity {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Activity { active: read(&self.active), processed: read(&self.processed) }
+    }
+
+    /// A body starts; it counts as active until the guard is dropped.
+    fn begin(&self) -> ActiveBody<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.processed.fetch_add(1, Ordering::Relaxed);
+        ActiveBody(self)
+    }
+}
+
+/// A body that runs.
+struct ActiveBody<'a>(&'a ActivityMeter);
+
+impl Drop for ActiveBody<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A running body of either kind.
 enum RunningBody {
     Io(IoBody),
@@ -226,7 +257,7 @@ impl Run {
         {
             tracing::info!(id = %record.id, task = record.task, state = %record.state, "a task that is over came again; what follows from it is sent, and its body does not run");
             let verdict = Verdict::Over(Box::new(record));
-            let end = conclude(verdict, Some(delivery), &self.context, &hooks, &self.runtime);
+            let end = conclude(verdict, Some(delivery), &self.context, hooks.as_ref(), &self.runtime);
             return Box::pin(end).await;
         }
         let delivery = match self.begin(delivery).await {
@@ -236,7 +267,7 @@ impl Run {
         // The place is a local value of this future, so it goes before the delivery does, even if the future is
         // dropped: as long as this run is here, its lane lets no other one in.
         let place = self.place.take();
-        let outcome = self.body(&hooks).await;
+        let outcome = self.body(hooks.as_ref()).await;
         drop(place);
         let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
         let lost = is_lost(&outcome);
@@ -244,8 +275,8 @@ impl Run {
         let entropy = if outcome.is_err() { rand::random() } else { 0 };
         let verdict = self.verdict(outcome, entropy);
         let ended_at = ended_at(&verdict);
-        let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
-        self.after_return(&hooks, &report);
+        let report = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime).await;
+        self.after_return(hooks.as_ref(), &report);
         // Whether a child process goes on is for its worker to say.
         let worker = if panicked && self.child.is_none() { AfterRun::Replaced } else { AfterRun::Stays };
         Report { ended_at, panicked, timed_out, lost, worker, ..report }
@@ -270,13 +301,15 @@ impl Run {
     }
 
     /// The process that the body runs in.
-    pub(crate) fn pid(&self) -> u32 {
+    fn pid(&self) -> u32 {
         self.child.as_ref().map_or_else(own_pid, |child| child.pid())
     }
 
-    /// The hooks of the task; none if making them panics.
-    pub(crate) fn hooks(&self) -> Hooks {
-        guard(self.definition.hooks).unwrap_or_default()
+    /// The hooks of the task, beside which the program's are called; `None`: neither has any. A task has none if making them
+    /// panics.
+    pub(crate) fn hooks(&self) -> Option<Hooks> {
+        let own = guard(self.definition.hooks).unwrap_or_default();
+        (self.runtime.has_run_hooks || !own.is_empty()).then_some(own)
     }
 
     /// Takes the steps before the body. `Ok(None)`: the delivery was acknowledged already. `Err`: the body must not
@@ -301,8 +334,8 @@ impl Run {
             let judge = Judge::unstarted(message, now());
             let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
             let verdict = judge.judge(Err(again));
-            let hooks = Hooks::default();
-            let end = conclude(verdict, delivery, &self.context, &hooks, &self.runtime);
+            let hooks = self.runtime.hooks_without_run();
+            let end = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime);
             return Err(Box::pin(end).await);
         }
         // A window that ends with the start ends before the body: what the body has not read yet is then a matter
@@ -317,23 +350,29 @@ impl Run {
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
-        self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
-            worker: Arc::clone(self.context.worker_arc()),
-        });
-        self.runtime.begin(&self.context, self.definition, self.pid()).await;
+        if self.runtime.events.is_heard(EventGroup::Run) {
+            let worker = Arc::clone(self.context.worker_arc());
+            self.runtime.tell_event(self.context.message_arc(), EventKind::Started { worker });
+        }
+        self.runtime.begin(&self.context, self.definition, || self.pid()).await;
         Ok(delivery)
     }
 
     /// Runs the body until it ends, reaches a limit, or must be handed back.
-    pub(crate) async fn body(&self, hooks: &Hooks) -> Result<String, Ending> {
+    pub(crate) async fn body(&self, hooks: Option<&Hooks>) -> Result<String, Ending> {
         let _active = self.runtime.activity.begin();
-        self.context.open_log(|| (self.definition.options)().keep_log);
+        // Without the feature nobody sees what bodies log.
+        if cfg!(feature = "log-lines") {
+            self.context.open_log(|| (self.definition.options)().keep_log);
+        }
         wait(self, hooks).await
     }
 
     /// Calls the hooks that are called after each run.
-    pub(crate) fn after_return(&self, hooks: &Hooks, report: &Report) {
-        after_return(hooks, &self.runtime.hooks, &self.context, report);
+    pub(crate) fn after_return(&self, hooks: Option<&Hooks>, report: &Report) {
+        if let Some(hooks) = hooks {
+            after_return(hooks, &self.runtime.hooks, &self.context, report);
+        }
     }
 
     /// Judges the outcome of the body. `entropy` is the random number that spreads the pauses of retries.
@@ -401,9 +440,11 @@ pub(super) fn too_large(value: &str, most: usize) -> Ending {
 }
 
 /// Runs the body until it ends or is not waited for any longer.
-async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
+async fn wait(run: &Run, hooks: Option<&Hooks>) -> Result<String, Ending> {
     let ((soft, hard), context) = (run.time_limits, &run.context);
-    before_start(hooks, &run.runtime.hooks, context)?;
+    if let Some(hooks) = hooks {
+        before_start(hooks, &run.runtime.hooks, context)?;
+    }
     if run.pool == Pool::Process {
         return match &run.child {
             Some(child) => Box::pin(run_in_child(run, child)).await,
@@ -464,5 +505,20 @@ pub(super) async fn limits(
             hard
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_active_until_its_guard_goes() {
+        let meter = ActivityMeter::default();
+        let first = meter.begin();
+        let second = meter.begin();
+        assert_eq!(meter.read(), Activity { active: 2, processed: 2 });
+        drop((first, second));
+        assert_eq!(meter.read(), Activity { active: 0, processed: 2 });
     }
 }

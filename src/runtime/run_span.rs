@@ -8,14 +8,16 @@ use tracing::Span;
 
 #[cfg(feature = "otel")]
 use self::otel::{describe, tell_failure};
+#[cfg(feature = "otel")]
+use crate::task::Verdict;
 use crate::task::run_log::making;
-use crate::task::{Context, Ending, Headers, Verdict};
+use crate::task::{Context, Ending, Headers};
 
 /// The span of one run. An operator finds the lines of a task by its id, and a tracing backend shows the run. It costs nothing
 /// where nobody records spans of the level INFO.
 #[cfg(not(feature = "otel"))]
 pub(super) fn span_of(context: &Context) -> Span {
-    making(context.log(), || {
+    let make = || {
         tracing::info_span!(
             "task",
             task = context.task(),
@@ -24,7 +26,9 @@ pub(super) fn span_of(context: &Context) -> Span {
             tenant = context.message().tenant(),
             attempt = context.attempt()
         )
-    })
+    };
+    // Without the feature no run has a log.
+    if cfg!(feature = "log-lines") { making(context.log(), make) } else { make() }
 }
 
 /// The same with the name and the kind that OpenTelemetry shows.
@@ -49,7 +53,7 @@ pub(super) fn span_of(context: &Context) -> Span {
     span
 }
 
-/// Tells the span of the run what becomes of its task, and lets it end.
+/// Tells the span of the run what becomes of its task, and lets it end. Without the feature `otel` it ends with the body.
 #[cfg(feature = "otel")]
 pub(super) fn end_span(context: &Context, verdict: &Verdict) {
     use crate::core::text::logged_errors;
@@ -72,10 +76,6 @@ pub(super) fn end_span(context: &Context, verdict: &Verdict) {
     }
     context.note_trace(crate::task::otel::headers_of_span(&span));
 }
-
-/// Without the feature `otel` the span ends with the body.
-#[cfg(not(feature = "otel"))]
-pub(super) fn end_span(_: &Context, _: &Verdict) {}
 
 /// Lets the span of a run end in a child process, which does not judge the outcome. Returns the headers of the span.
 #[cfg(feature = "otel")]

@@ -65,6 +65,14 @@ pub struct Hooks {
     pub after_return: Option<Hook>,
 }
 
+impl Hooks {
+    /// Whether the task has none of them.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { before_start, on_success, on_retry, on_failure, after_return } = self;
+        [before_start, on_success, on_retry, on_failure, after_return].iter().all(|hook| hook.is_none())
+    }
+}
+
 /// Makes the serial part of a call from the call's encoded arguments.
 pub type SerialFn = fn(&Arguments) -> Result<SerialHeader, ArgumentsError>;
 

@@ -9,7 +9,6 @@ mod committed;
 mod delivery;
 mod headers;
 mod options;
-mod parent_task;
 mod router;
 
 use std::sync::Arc;
@@ -17,8 +16,8 @@ use std::sync::Arc;
 use super::canvas::{Call, CanvasLimits};
 use super::registry::Registry;
 use super::{
-    Arguments, CONFIRM, EnqueueError, Headers, Json, Message, NewTask, SENDING, SerialHeader, TaskDefinition,
-    TaskId, Unique, Workflow, check_id,
+    Arguments, CONFIRM, DEMOTED, EnqueueError, Headers, Json, Message, NewTask, ParentTask, SENDING,
+    SerialHeader, TaskDefinition, TaskId, Unique, Workflow, check_id,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -26,7 +25,6 @@ pub(crate) use canvas_plan::CanvasPlan;
 pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
-pub(crate) use parent_task::ParentTask;
 #[cfg(test)]
 pub(crate) use router::OneQueue;
 pub(crate) use router::{RoutedQueue, Router};
@@ -97,7 +95,7 @@ impl Dispatcher {
         }
         let wanted = call.options.queue.as_deref();
         let queue = self.route.queue_for(call.headers.tenant(), &call.task, wanted, &call.arguments)?;
-        let queue = queue.noted(&mut call.headers);
+        let queue = noted(queue, &mut call.headers);
         call.serial = self.serial(&mut call, known)?;
         let now = now();
         self.fill_in_defaults(&mut call, known, now);
@@ -132,7 +130,7 @@ impl Dispatcher {
         let wanted = call.options.queue.as_deref();
         let tenant = call.headers.tenant();
         let queue = match self.route.queue_for(tenant, &named, wanted, &call.arguments) {
-            Ok(queue) => queue.noted(&mut call.headers),
+            Ok(queue) => noted(queue, &mut call.headers),
             Err(error) => {
                 let queue = self.route.queue_of_last_resort(&named, wanted);
                 if wanted != Some(&queue) {
@@ -262,6 +260,14 @@ fn hide_items(call: &Call, headers: &mut Headers) {
     if let Some(shown) = own.as_ref().or(hidden) {
         headers.0.entry("kwargsrepr".to_owned()).or_insert_with(|| shown.clone());
     }
+}
+
+/// Notes in the headers of a call for which queue it was, if it goes to another one. Answers with the name of the queue.
+fn noted(queue: RoutedQueue, headers: &mut Headers) -> String {
+    if let Some(from) = queue.instead_of {
+        headers.0.insert(DEMOTED.to_owned(), from.into());
+    }
+    queue.name
 }
 
 /// Makes the message of a call that is ready to go to this queue.

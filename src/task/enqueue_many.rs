@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
 
+#[cfg(feature = "otel")]
 use super::sending::sending;
 use super::{AsyncResult, Client, EnqueueError, NewTask, Signature, Task, current};
 
@@ -68,7 +69,10 @@ impl<T: Task> EnqueueMany<T> {
             .map(|call| call.into_call().map(|call| *call))
             .collect::<Result<_, _>>()?;
         let ignored: Vec<bool> = calls.iter().map(|call| call.options.ignore_result).collect();
-        let receipts = sending(T::NAME, client.enqueue_many(calls), |_| None).await?;
+        let sent = client.enqueue_many(calls);
+        #[cfg(feature = "otel")]
+        let sent = sending(T::NAME, sent, |_| None);
+        let receipts = sent.await?;
         let results = receipts.into_iter().zip(ignored);
         Ok(results
             .map(|(receipt, ignored)| AsyncResult::new(receipt, ignored, Arc::clone(&client)))

@@ -40,6 +40,7 @@ pub(crate) mod run_log;
 pub(crate) mod scope;
 mod search;
 mod sender_counts;
+#[cfg(feature = "otel")]
 mod sending;
 mod serial;
 mod signature;
@@ -73,7 +74,7 @@ pub use client::{
 };
 pub use context::{Context, UpdateStateError};
 pub(crate) use context::{LentSlot, RunSetup, SlotOwner};
-pub(crate) use current::{CurrentGuard, current_message, inside};
+pub(crate) use current::{CurrentGuard, ParentTask, current_message, inside};
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};
 pub use defaults::TaskDefaults;
@@ -82,7 +83,7 @@ pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn
 pub use definition::{decode_args, encode_output};
 #[cfg(test)]
 pub(crate) use dispatch::OneQueue;
-pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, RoutedQueue, Router};
+pub(crate) use dispatch::{CanvasPlan, Dispatcher, RoutedQueue, Router};
 pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
 pub use enqueue_many::EnqueueMany;

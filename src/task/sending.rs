@@ -3,10 +3,13 @@
 
 use std::future::Future;
 
+use opentelemetry::trace::Status;
+use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
 use super::EnqueueError;
 
 /// Sends a call of this task in a span of its own. `id_of` finds the id of the task in the answer.
-#[cfg(feature = "otel")]
 pub(super) fn sending<T, F>(
     task: &str,
     send: F,
@@ -15,10 +18,6 @@ pub(super) fn sending<T, F>(
 where
     F: Future<Output = Result<T, EnqueueError>>,
 {
-    use opentelemetry::trace::Status;
-    use tracing::Instrument as _;
-    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-
     let span =
         tracing::info_span!("apply_async", otel.name = format!("apply_async/{task}"), otel.kind = "producer");
     if !span.is_disabled() {
@@ -35,17 +34,4 @@ where
         }
         answer
     }
-}
-
-/// Sends a call. Without the feature `otel` there is no span.
-#[cfg(not(feature = "otel"))]
-pub(super) fn sending<T, F>(
-    _task: &str,
-    send: F,
-    _id_of: fn(&T) -> Option<String>,
-) -> impl Future<Output = Result<T, EnqueueError>>
-where
-    F: Future<Output = Result<T, EnqueueError>>,
-{
-    send
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::client::NewTask;
+#[cfg(feature = "otel")]
 use super::sending::sending;
 use super::{
     Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, TENANT, Task, TaskId, Unique,
@@ -314,7 +315,10 @@ impl<T: Task> Enqueue<T> {
         };
         let call = self.signature.into_call()?;
         let ignored = call.options.ignore_result;
-        let receipt = sending(T::NAME, client.enqueue(call), |receipt| Some(receipt.id.to_string())).await?;
+        let sent = client.enqueue(call);
+        #[cfg(feature = "otel")]
+        let sent = sending(T::NAME, sent, |receipt| Some(receipt.id.to_string()));
+        let receipt = sent.await?;
         Ok(AsyncResult::new(receipt, ignored, client))
     }
 

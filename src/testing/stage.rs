@@ -18,7 +18,7 @@ use crate::runtime::run::Run;
 use crate::task::clock::now;
 use crate::task::scope::VirtualClock;
 use crate::task::{
-    Context, Hooks, Judge, Message, Next, RunSetup, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
+    Context, Judge, Message, Next, RunSetup, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
 };
 
 /// After this many runs without a pause, the stage assumes that some task goes on for ever.
@@ -152,7 +152,8 @@ impl Stage {
             Err(verdict) => {
                 let ran = ran(&message, &verdict);
                 let context = Context::new(Arc::clone(&message), worker, Sinks::default());
-                conclude(*verdict, Some(delivery), &context, &Hooks::default(), &self.runtime).await;
+                let hooks = self.runtime.hooks_without_run();
+                conclude(*verdict, Some(delivery), &context, hooks.as_ref(), &self.runtime).await;
                 return ran;
             }
         };
@@ -195,14 +196,14 @@ impl Stage {
         if crash == Some(CrashPoint::AtStart) {
             return died();
         }
-        let outcome = run.body(&hooks).await;
+        let outcome = run.body(hooks.as_ref()).await;
         if crash == Some(CrashPoint::BeforeSettle) {
             return died();
         }
         let verdict = run.verdict(outcome, 0);
         let ran = ran(message, &verdict);
-        let report = conclude(verdict, delivery, &run.context, &hooks, &self.runtime).await;
-        run.after_return(&hooks, &report);
+        let report = conclude(verdict, delivery, &run.context, hooks.as_ref(), &self.runtime).await;
+        run.after_return(hooks.as_ref(), &report);
         ran
     }
 }

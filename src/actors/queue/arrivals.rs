@@ -1,5 +1,5 @@
-//! What a queue counts and forecasts when a delivery comes: the account of its task, and when the tasks that wait will start. What the
-//! queue sees of its arrivals, starts and ends goes into [`core::forecast`](crate::core::forecast).
+//! What a queue tells, counts and forecasts when a delivery comes: the account of its task, and when the tasks that wait will
+//! start. What the queue sees of its arrivals, starts and ends goes into [`core::forecast`](crate::core::forecast).
 //!
 //! Now and then an arrival is sampled: the queue notes when it forecasts its start, and so learns how good its forecasts
 //! are. A sample costs up to a thousandth of a second, so there is one a second at most; who starts at once is never one. A queue
@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use super::Queue;
+use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::core::accounts::TaskPlace;
 use crate::core::forecast::{LineView, StartForecast};
-use crate::task;
+use crate::task::EventGroup;
 
 impl Queue {
     /// Finds the account of a task of this program. `None`: the program has no such task.
@@ -23,8 +24,12 @@ impl Queue {
         })
     }
 
-    /// Counts a task that has come. As in Celery, what is not going to run is not received.
-    pub(super) fn count_received(&mut self, message: &task::Message, now: Timestamp) {
+    /// Tells and counts that a task has come. As in Celery, what is not going to run is not received.
+    pub(super) fn note_received(&mut self, delivery: &Delivery, now: Timestamp) {
+        if self.runtime.events.is_heard(EventGroup::Run) {
+            self.runtime.tell_received(delivery);
+        }
+        let message = delivery.message();
         let will_run = message.expires.is_none_or(|at| at > now);
         if will_run && let Some(account) = self.own_account(&message.task) {
             self.stats.received(account, message, now);

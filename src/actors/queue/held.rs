@@ -8,6 +8,7 @@ use actix::{Handler, Message, MessageResult};
 use super::super::held::{HeldTask, HeldTasks, QueueHold};
 use super::Queue;
 use crate::broker::Delivery;
+use crate::runtime::own_process::own_pid;
 use crate::task::TaskId;
 
 /// Asks what the queue has: those of these ids, or all, and of each kind so many at most.
@@ -31,7 +32,7 @@ impl Handler<GetHeld> for Queue {
                 message: Arc::clone(run.context.message_arc()),
                 delivery_info: run.delivery_info.clone(),
                 started_at: Some(run.context.began_at(run.started_at)),
-                pid: Some(run.pid),
+                pid: Some(run.child.unwrap_or_else(own_pid)),
             })
             .collect();
         running.sort_by_key(|run| run.started_at);

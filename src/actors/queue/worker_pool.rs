@@ -17,7 +17,6 @@ use crate::broker::Delivery;
 use crate::core::RestartVerdict;
 use crate::core::accounts::TaskPlace;
 use crate::runtime::gates::GateAdmission;
-use crate::runtime::own_process::own_pid;
 use crate::task::clock::now;
 
 /// The longest halt. A halted queue tries again when its failures have left the restart window, or after this time.
@@ -72,7 +71,7 @@ impl WorkerSlot {
             worker: self.worker(),
             delivery_info: delivery.info().cloned(),
             started_at: run.started_at,
-            pid: self.child.unwrap_or_else(own_pid),
+            child: self.child,
             account,
             admission,
         };

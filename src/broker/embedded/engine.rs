@@ -442,13 +442,16 @@ impl Engine {
         if self.commit.is_empty() {
             return;
         }
-        let mut lanes = LaneBatch::default();
+        let mut lanes = None;
         if self.commit.writes() {
             let Some(tables) = self.tables.clone() else { return };
             // Lanes are worked out now, from the rows as they are: a publish may go where a settlement of this
             // commit leaves.
-            let steps =
-                if self.commit.steps.is_empty() { Ok(()) } else { self.take_steps(&mut lanes, &tables) };
+            let steps = if self.commit.steps.is_empty() {
+                Ok(())
+            } else {
+                self.take_steps(lanes.insert(LaneBatch::default()), &tables)
+            };
             if steps.is_err() {
                 self.seq += 1; // the failure must not be taken for that of the last commit, which is safe
             }
@@ -456,7 +459,9 @@ impl Engine {
                 let mut meta = Writes::default();
                 self.stage_meta(&mut meta);
                 let commit = std::mem::take(&mut self.commit);
-                let parts = [&commit.publishes, &commit.settlements, &lanes.writes, &meta];
+                let none = Writes::default();
+                let of_lanes = lanes.as_ref().map_or(&none, |lanes| &lanes.writes);
+                let parts = [&commit.publishes, &commit.settlements, of_lanes, &meta];
                 let written = self.write(&tables, &parts);
                 self.commit = commit;
                 written
@@ -478,11 +483,14 @@ impl Engine {
         self.spare = commit;
     }
 
-    /// Acts on a commit that is safe: it delivers the new rows, and answers and wakes those who wait.
-    fn announce(&mut self, commit: &mut Commit, mut lanes: LaneBatch) {
-        // What memory knows of lanes must match the disk before anything is delivered.
-        if !lanes.changed.is_empty() {
+    /// Acts on a commit that is safe: it delivers the new rows, and answers and wakes those who wait. `lanes` is `None` if the
+    /// commit has no steps.
+    fn announce(&mut self, commit: &mut Commit, lanes: Option<LaneBatch>) {
+        let (mut let_in, mut joined) = (Vec::new(), Vec::new());
+        if let Some(lanes) = lanes {
+            // What memory knows of lanes must match the disk before anything is delivered.
             self.known_lanes.take(lanes.changed);
+            (let_in, joined) = (lanes.arrivals, lanes.joined);
         }
         // The starts of rows that are gone need not be kept any longer.
         if !commit.settled.is_empty() {
@@ -507,7 +515,7 @@ impl Engine {
             }
         }
         arrivals.append(&mut commit.arrivals);
-        arrivals.append(&mut lanes.arrivals);
+        arrivals.append(&mut let_in);
         commit.records.drain(..).for_each(|record| self.shared.waiters.wake(&record));
         let mut replies = Vec::with_capacity(commit.published.len());
         for published in commit.published.drain(..) {
@@ -519,7 +527,7 @@ impl Engine {
             LaneStep::Arrive(newcoming) => Some(newcoming.reply),
             LaneStep::Release { .. } | LaneStep::ReleaseWindow { .. } => None,
         });
-        let answers = newcomings.zip(lanes.joined);
+        let answers = newcomings.zip(joined);
         replies.extend(answers.filter_map(|(reply, joined)| reply.map(|reply| (reply, joined))));
         if !arrivals.is_empty() {
             self.arrived(arrivals);
@@ -539,8 +547,10 @@ impl Engine {
                 writes.put(TableName::Meta, format!("failed/{}", cursor.name).as_bytes(), &row);
                 cursor.failed_on_disk = cursor.failed;
             }
-            let emptied = cursor.tenants.stage(cursor.number, writes);
-            self.emptied.extend(emptied.into_iter().map(|number| (index, number)));
+            if !cursor.tenants.touched.is_empty() {
+                let emptied = cursor.tenants.stage(cursor.number, writes);
+                self.emptied.extend(emptied.into_iter().map(|number| (index, number)));
+            }
             let row = StoredQueue {
                 number: cursor.number,
                 ready: cursor.ready,
@@ -548,7 +558,7 @@ impl Engine {
                 dead: cursor.dead,
                 in_line: cursor.in_line,
             };
-            if let Ok(row) = row.encode(cursor.tenants.have_rows()) {
+            if let Ok(row) = row.encode(cursor.tenants.rows > 0) {
                 writes.put(TableName::Meta, format!("queue/{}", cursor.name).as_bytes(), &row);
             }
         }

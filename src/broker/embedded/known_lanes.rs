@@ -37,10 +37,6 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
-    }
-
     /// Adds a lane as it is after the commit. `had_record`: it had a record before.
     pub(super) fn push(&mut self, name: LaneName, lane: Option<Lane<TaskId>>, had_record: bool) {
         self.came += u64::from(lane.is_some() && !had_record);

@@ -67,7 +67,6 @@ mod undo;
 mod unfinished;
 mod unique_windows;
 mod verify;
-mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The tables of the store: the rows in the [log](super::hot_log), over those in the [database](super::disk_tables).
+//! The tables of the store: the rows in the [log](super::hot_log), over those in the [database](super::disk_tables), and the
+//! [writes](Writes) of one commit to them.
 //!
 //! | table | key | row |
 //! |---|---|---|
@@ -27,10 +28,9 @@ use super::hot_log::{self, HotLog, Memtables};
 pub(super) use super::merged_rows::MergedRows;
 use super::readable::Readable;
 use super::rows::SEQ;
-pub(super) use super::writes::Writes;
-use super::writes::fits;
 use super::{files, journal};
 use crate::broker::BrokerError;
+use crate::broker::limits::LONGEST_ROW_KEY;
 
 /// A table of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +61,80 @@ impl TableName {
     pub(super) fn name(self) -> &'static str {
         NAMES[self as usize]
     }
+}
+
+/// A row to be written, or to be deleted if it has no value.
+pub(super) struct Write {
+    pub(super) table: TableName,
+    pub(super) key: Slice,
+    pub(super) value: Option<Slice>,
+    /// Whether no row had this key before, in no commit. Such a row can be forgotten altogether when it is deleted.
+    pub(super) is_new: bool,
+}
+
+/// Rows to be written and deleted together.
+#[derive(Default)]
+pub(super) struct Writes(Vec<Write>);
+
+impl Writes {
+    /// Writes a row. A row whose key is too long for the database is left out, because with it the database would
+    /// neither write the other rows nor go on. Requests for such a row are refused before they come to this (see
+    /// [`limits`](crate::broker::limits)).
+    pub(super) fn put(&mut self, table: TableName, key: &[u8], value: &[u8]) {
+        self.add(table, key, value, false);
+    }
+
+    /// As [`put`](Self::put), for a key that no row ever had: it has a sequence that was given out for it.
+    pub(super) fn put_new(&mut self, table: TableName, key: &[u8], value: &[u8]) {
+        self.add(table, key, value, true);
+    }
+
+    fn add(&mut self, table: TableName, key: &[u8], value: &[u8], is_new: bool) {
+        if fits(key) {
+            self.0.push(Write { table, key: key.into(), value: Some(value.into()), is_new });
+        } else {
+            let (table, bytes) = (table.name(), key.len());
+            tracing::error!(
+                table,
+                bytes,
+                most = LONGEST_ROW_KEY,
+                "a row is not kept, because its key is too long"
+            );
+        }
+    }
+
+    /// Deletes a row. The database has no row whose key is too long for it.
+    pub(super) fn delete(&mut self, table: TableName, key: &[u8]) {
+        if fits(key) {
+            self.0.push(Write { table, key: key.into(), value: None, is_new: false });
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Write> {
+        self.0.iter()
+    }
+
+    pub(super) fn append(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Whether the database takes a key. It does not refuse a longer one: it writes what it cannot read again, and
+/// panics.
+fn fits(key: &[u8]) -> bool {
+    key.len() <= LONGEST_ROW_KEY
 }
 
 /// A row as it is stored: its key and its bytes.

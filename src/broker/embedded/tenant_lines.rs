@@ -82,11 +82,11 @@ pub(super) struct TenantLines {
     lines: BTreeMap<u32, TenantLine>,
     numbers: HashMap<Arc<str>, u32>,
     /// The number of ready rows in all lines.
-    rows: u64,
+    pub(super) rows: u64,
     /// The number from which the next free one is looked for.
     next: u32,
-    /// The lines whose counts differ from those on disk.
-    touched: BTreeSet<u32>,
+    /// The lines whose counts differ from those on disk, which [`stage`](Self::stage) writes.
+    pub(super) touched: BTreeSet<u32>,
     /// The line from which those are looked for whose oldest row is not known.
     unknown_from: u32,
 }
@@ -202,11 +202,6 @@ impl TenantLines {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut TenantLine)> {
         self.lines.iter_mut().map(|(number, line)| (*number, line))
-    }
-
-    /// Whether any tenant has a ready row.
-    pub(super) fn have_rows(&self) -> bool {
-        self.rows > 0
     }
 
     /// Stages the rows of the lines whose counts have changed. Answers with the lines that have no row any more.
@@ -424,7 +419,7 @@ mod tests {
         lines.came(1, b, Some("b"));
         let mut writes = Writes::default();
         assert_eq!(lines.stage(1, &mut writes), [] as [u32; 0]);
-        assert_eq!((writes.len(), lines.have_rows()), (2, true));
+        assert_eq!((writes.len(), lines.rows > 0), (2, true));
         assert_eq!(lines.stage(1, &mut writes), [] as [u32; 0]);
         assert_eq!(writes.len(), 2, "nothing has changed since");
         lines.left(a);
@@ -436,7 +431,7 @@ mod tests {
         assert_eq!(lines.number_of(1, "a"), SHARED + 2, "the number that went is not taken again so soon");
         lines.left(b);
         lines.left(b);
-        assert!(!lines.have_rows(), "what was never there does not count");
+        assert!(lines.rows == 0, "what was never there does not count");
     }
 
     #[test]

@@ -14,9 +14,7 @@
 
 mod book;
 mod entry;
-mod key;
 mod sketch;
-mod table;
 
 use std::time::Duration;
 
@@ -25,8 +23,7 @@ use serde::Serialize;
 use super::Timestamp;
 use super::json_time::{iso, millis};
 
-pub use book::{MOST_TASKS, MOST_TENANTS, MOST_VALUES, RunTimeBook, figures};
-pub use key::{RunTimeKey, keys_of_call};
+pub use book::{MOST_TASKS, MOST_TENANTS, MOST_VALUES, RunTimeBook, RunTimeKey, figures, keys_of_call};
 
 /// What is known of the run times of a task, of its runs for one tenant, or of those with one value of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

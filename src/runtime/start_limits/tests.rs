@@ -108,7 +108,7 @@ impl Listener {
         let limits = StartLimits::of(&registry(), catalogue, broker.clone(), store.clone());
         let limits = limits.unwrap_or_else(|fault| panic!("{}: {}", fault.name, fault.fault));
         let mut runtime = Runtime::new(broker, store, Arc::new(dispatcher));
-        runtime.limits = Arc::new(limits);
+        runtime.limit_starts(limits);
         let heard = Arc::new(Notify::new());
         let told = Arc::clone(&heard);
         Self { runtime, bell: Arc::new(Bell::new(move || told.notify_one())), heard, shut: Vec::new() }

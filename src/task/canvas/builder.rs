@@ -15,6 +15,7 @@ use super::node::{Node, NodeKind};
 use super::result::CanvasResult;
 use crate::core::Timestamp;
 use crate::task::dispatch;
+#[cfg(feature = "otel")]
 use crate::task::sending::sending;
 use crate::task::{
     Arguments, Client, EnqueueError, Json, Message, NewTask, RawSignature, Signature, Task, TaskId, current,
@@ -497,6 +498,7 @@ impl<O> Launching<O> {
             None => current().ok_or(EnqueueError::NotRunning)?,
         };
         let canvas = canvas.into_raw()?;
+        #[cfg(feature = "otel")]
         let task = canvas.task.clone();
         let sent = async {
             match &member_of {
@@ -504,7 +506,9 @@ impl<O> Launching<O> {
                 None => client.launch(canvas).await,
             }
         };
-        let promise = sending(&task, sent, |promise| Some(promise.id.to_string())).await?;
+        #[cfg(feature = "otel")]
+        let sent = sending(&task, sent, |promise| Some(promise.id.to_string()));
+        let promise = sent.await?;
         Ok(CanvasResult::new(promise, client))
     }
 

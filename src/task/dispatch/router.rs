@@ -1,6 +1,6 @@
 //! Who finds the queue of a call, and what it answers.
 
-use super::super::{Arguments, DEMOTED, EnqueueError, Headers};
+use super::super::{Arguments, EnqueueError};
 
 /// Finds the queue of a call: the one that the call asks for, or else the task's own.
 pub(crate) trait Router: Send + Sync {
@@ -49,15 +49,5 @@ impl Router for OneQueue {
 
     fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
         "q".to_owned()
-    }
-}
-
-impl RoutedQueue {
-    /// Notes in the headers of the call for which queue it was. Answers with the name.
-    pub(super) fn noted(self, headers: &mut Headers) -> String {
-        if let Some(from) = self.instead_of {
-            headers.0.insert(DEMOTED.to_owned(), from.into());
-        }
-        self.name
     }
 }

@@ -9,13 +9,12 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use super::memtables::{Memtables, SharedMemtable};
-use super::segment::Segment;
+use super::{FlushQueue, Retired};
 use crate::broker::BrokerError;
 use crate::broker::embedded::disk_tables::{DiskTables, Flushed};
 use crate::broker::embedded::tables::{Slice, TABLES, TableName, full_error};
@@ -33,59 +32,7 @@ const ROW: u64 = 48;
 const LEAST_SPARE_ROOM: u64 = 1 << 20;
 const MOST_SPARE_ROOM: u64 = 16 << 20;
 
-/// A segment that waits to be written to the database.
-pub(super) struct Retired {
-    /// Its memtables, oldest first. There are several if a reader has had some of them frozen.
-    pub(super) memtables: Vec<SharedMemtable>,
-    pub(super) segment: Segment,
-    /// What the database has of the log when it has these memtables.
-    pub(super) mark: Flushed,
-}
-
-/// What the log and its flusher share.
-pub(super) struct FlushQueue {
-    dir: PathBuf,
-    memtables: Memtables,
-    pub(super) state: Mutex<FlushState>,
-    /// Tells whoever waits that `state` has changed.
-    pub(super) changed: Condvar,
-}
-
-pub(super) struct FlushState {
-    /// The retired memtables, oldest first.
-    pub(super) retired: VecDeque<Retired>,
-    /// The files without frames.
-    pub(super) spares: Vec<Segment>,
-    /// Why no further memtable is written: the database has refused one.
-    pub(super) failed: Option<BrokerError>,
-    /// Why the oldest memtable waits: the disk has no room for it.
-    pub(super) short: Option<BrokerError>,
-    pub(super) stops: bool,
-}
-
-impl FlushState {
-    /// Fails if no further memtable is written.
-    pub(super) fn check(&self) -> Result<(), BrokerError> {
-        match &self.failed {
-            Some(error) => Err(error.clone()),
-            None if self.stops => Err(BrokerError::Closed),
-            None => Ok(()),
-        }
-    }
-}
-
 impl FlushQueue {
-    /// `dir`: the directory of the store.
-    pub(super) fn new(
-        dir: PathBuf,
-        memtables: Memtables,
-        retired: VecDeque<Retired>,
-        spares: Vec<Segment>,
-    ) -> Self {
-        let state = FlushState { retired, spares, failed: None, short: None, stops: false };
-        Self { dir, memtables, state: Mutex::new(state), changed: Condvar::new() }
-    }
-
     /// Writes memtables until it is told to stop or the database refuses one.
     pub(super) fn run(&self, disk: &DiskTables) {
         let panic = catch_unwind(AssertUnwindSafe(|| self.write_memtables(disk))).err();

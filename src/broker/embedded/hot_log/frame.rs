@@ -19,8 +19,7 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::broker::embedded::tables::{TABLES, TableName};
-use crate::broker::embedded::writes::Writes;
+use crate::broker::embedded::tables::{TABLES, TableName, Writes};
 
 /// The bytes of a header.
 pub(super) const HEADER: usize = 32;

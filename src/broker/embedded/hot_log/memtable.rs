@@ -9,15 +9,14 @@
 //!
 //! This module does no I/O.
 //!
-//! [`Write::is_new`]: crate::broker::embedded::writes::Write::is_new
+//! [`Write::is_new`]: crate::broker::embedded::tables::Write::is_new
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
-use crate::broker::embedded::tables::{NAMES, Slice, TABLES, TableName};
-use crate::broker::embedded::writes::Write;
+use crate::broker::embedded::tables::{NAMES, Slice, TABLES, TableName, Write};
 
 /// A key that a memtable has, with its row, or without one if the row is deleted.
 pub(in super::super) type MemtableRow = (Slice, Option<Slice>);

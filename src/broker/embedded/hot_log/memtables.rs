@@ -14,8 +14,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::memtable::Memtable;
-use crate::broker::embedded::tables::{Slice, TableName};
-use crate::broker::embedded::writes::Writes;
+use crate::broker::embedded::tables::{Slice, TableName, Writes};
 
 /// A memtable that several threads read, and one may write.
 pub(in super::super) type SharedMemtable = Arc<RwLock<Memtable>>;
@@ -31,6 +30,13 @@ struct Stack {
     frozen: VecDeque<SharedMemtable>,
     /// How many of the frozen memtables, from the newest on, belong to the segment of the active one.
     of_segment: usize,
+}
+
+impl Stack {
+    /// The number of rows of the memtables that were frozen beside the active one.
+    fn rows_beside(&self) -> usize {
+        self.frozen.iter().rev().take(self.of_segment).map(|memtable| memtable.read().rows()).sum()
+    }
 }
 
 impl Memtables {
@@ -75,18 +81,21 @@ impl Memtables {
         newer
     }
 
-    /// Adds a commit to the active memtable.
-    pub(super) fn apply(&self, parts: &[&Writes]) {
+    /// Adds a commit to the active memtable. Answers with the number of rows of the [segment](Self::rows_of_segment).
+    pub(super) fn apply(&self, parts: &[&Writes]) -> usize {
         let stack = self.0.read();
         let mut active = stack.active.write();
         parts.iter().flat_map(|part| part.iter()).for_each(|write| active.apply(write));
+        let rows = active.rows();
+        drop(active);
+        rows + stack.rows_beside()
     }
 
     /// The number of rows of the active memtable and of those that were frozen beside it.
     pub(super) fn rows_of_segment(&self) -> usize {
         let stack = self.0.read();
-        let beside = stack.frozen.iter().rev().take(stack.of_segment);
-        std::iter::once(&stack.active).chain(beside).map(|memtable| memtable.read().rows()).sum()
+        let active = stack.active.read().rows();
+        active + stack.rows_beside()
     }
 
     /// Retires the active memtable, and those that were frozen beside it, and begins an empty one. Answers with the retired ones,

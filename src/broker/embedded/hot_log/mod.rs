@@ -29,14 +29,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::disk_tables::{DiskTables, Flushed};
 use super::home;
-use super::tables::{full_error, io_error};
-use super::writes::Writes;
+use super::tables::{Writes, full_error, io_error};
 use crate::broker::BrokerError;
-use flusher::{FlushQueue, FlushState, Retired};
 use segment::Segment;
 
 pub(super) use memtable::MemtableRow;
@@ -67,10 +65,61 @@ struct FrameWriter {
     segment: Segment,
     /// The epoch of the segment, and the number of the last frame.
     last: Flushed,
+    /// The number of keys that the memtables of the segment had after the last frame.
+    rows: usize,
     /// The frame under construction.
     buffer: Vec<u8>,
     /// The error of an append, after which nothing more is appended.
     failed: Option<BrokerError>,
+}
+
+/// A segment that waits to be written to the database.
+struct Retired {
+    /// Its memtables, oldest first. There are several if a reader has had some of them frozen.
+    memtables: Vec<SharedMemtable>,
+    segment: Segment,
+    /// What the database has of the log when it has these memtables.
+    mark: Flushed,
+}
+
+/// What the log and its flusher share.
+struct FlushQueue {
+    dir: PathBuf,
+    memtables: Memtables,
+    state: Mutex<FlushState>,
+    /// Tells whoever waits that `state` has changed.
+    changed: Condvar,
+}
+
+struct FlushState {
+    /// The retired memtables, oldest first.
+    retired: VecDeque<Retired>,
+    /// The files without frames.
+    spares: Vec<Segment>,
+    /// Why no further memtable is written: the database has refused one.
+    failed: Option<BrokerError>,
+    /// Why the oldest memtable waits: the disk has no room for it.
+    short: Option<BrokerError>,
+    stops: bool,
+}
+
+impl FlushState {
+    /// Fails if no further memtable is written.
+    fn check(&self) -> Result<(), BrokerError> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if self.stops => Err(BrokerError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FlushQueue {
+    /// `dir`: the directory of the store.
+    fn new(dir: PathBuf, memtables: Memtables, retired: VecDeque<Retired>, spares: Vec<Segment>) -> Self {
+        let state = FlushState { retired, spares, failed: None, short: None, stops: false };
+        Self { dir, memtables, state: Mutex::new(state), changed: Condvar::new() }
+    }
 }
 
 /// Whether the database in `db` has a log.
@@ -142,7 +191,8 @@ impl HotLog {
                 disk.close();
             })
             .map_err(|e| BrokerError::io_because(format!("no thread for the store's log: {e}"), e))?;
-        let writer = FrameWriter { segment, last, buffer: Vec::new(), failed: None };
+        let rows = memtables.rows_of_segment();
+        let writer = FrameWriter { segment, last, rows, buffer: Vec::new(), failed: None };
         let (writer, flusher) = (Mutex::new(writer), Mutex::new(Some(thread)));
         Ok(Self { dir: dir.to_owned(), memtables, queue, writer, flusher })
     }
@@ -158,11 +208,11 @@ impl HotLog {
             return Err(error.clone());
         }
         self.queue.state.lock().check()?;
-        if writer.segment.end() >= segment::FULL || self.memtables.rows_of_segment() >= MOST_ROWS {
+        if writer.segment.end() >= segment::FULL || writer.rows >= MOST_ROWS {
             self.retire(&mut writer)?;
         }
         let number = writer.last.number + 1;
-        let FrameWriter { segment, last, buffer, failed } = &mut *writer;
+        let FrameWriter { segment, last, rows, buffer, failed } = &mut *writer;
         if !frame::encode(buffer, last.epoch, number, parts) {
             *buffer = Vec::new();
             return Err(BrokerError::io(
@@ -178,7 +228,7 @@ impl HotLog {
         if buffer.capacity() > KEPT_BUFFER {
             *buffer = Vec::new();
         }
-        self.memtables.apply(parts);
+        *rows = self.memtables.apply(parts);
         Ok(())
     }
 
@@ -204,6 +254,7 @@ impl HotLog {
         };
         let segment = std::mem::replace(&mut writer.segment, next);
         let (memtables, mark) = (self.memtables.retire(), writer.last);
+        writer.rows = 0;
         state.retired.push_back(Retired { memtables, segment, mark });
         writer.last.epoch += 1;
         self.queue.changed.notify_all();
