@@ -8,9 +8,6 @@
 
 mod support;
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_web::App;
@@ -21,12 +18,11 @@ use celeriac::broker::TaskFilter;
 use celeriac::catalogue::{Argument, Catalogue, Pool, QueueRow};
 use celeriac::core::brake::BrakeRule;
 use celeriac::task;
-use celeriac::task::Signature;
 use celeriac::web::Console;
 use parking_lot::Mutex;
 use support::figures::{Latency, Table, goal, rate, time};
 use support::process::{disk, size};
-use support::store::{Running, directory};
+use support::store::{self, Running, directory, fitting};
 use support::{headline, nanos, sized};
 
 const DEEP: &str = "deep";
@@ -39,14 +35,8 @@ const GOES: &str = "goes";
 const STAYS: &str = "stays";
 /// The most rows that are revoked.
 const REVOKED: u64 = 1_000_000;
-/// The rows that are filled in by one call.
-const AT_ONCE: u64 = 1_000;
 /// The longest that rows are filled in.
 const FILL: Duration = Duration::from_secs(240);
-/// What a row takes on the disk, with the room in which the database tidies up.
-const EACH: u64 = 1_000;
-/// What the store takes besides: its log, and what it keeps free.
-const BESIDES: u64 = 1 << 30;
 /// How long an operator waits who notices no wait.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long an operator waits for an act on all rows.
@@ -77,46 +67,17 @@ fn catalogue() -> Catalogue {
 
 /// Fills in so many rows, or as many as there is time for. Answers with their number.
 async fn fill(rows: u64) -> u64 {
-    let (next, start) = (Arc::new(AtomicU64::new(0)), Instant::now());
-    let producers = (0..8).map(|_| {
-        let next = Arc::clone(&next);
-        tokio::spawn(async move {
-            let mut filled = 0;
-            while start.elapsed() < FILL {
-                let first = next.fetch_add(AT_ONCE, Ordering::Relaxed);
-                if first >= rows {
-                    break;
-                }
-                let calls = (first..rows.min(first + AT_ONCE)).map(|number| {
-                    let tenant = if number < REVOKED { GOES } else { STAYS };
-                    backlog::s(number, "x".repeat(130)).tenant(tenant)
-                });
-                filled += Signature::delay_many(calls).await.expect("accepted").len() as u64;
-            }
-            filled
-        })
-    });
-    let mut filled = 0;
-    for producer in producers.collect::<Vec<_>>() {
-        filled += producer.await.expect("a producer ends");
-    }
-    filled
+    store::fill(rows, FILL, |number| {
+        let tenant = if number < REVOKED { GOES } else { STAYS };
+        backlog::s(number, "x".repeat(130)).tenant(tenant)
+    })
+    .await
 }
 
 /// How many rows the command line or the environment asks for.
 fn asked_for() -> Option<u64> {
     let by_word = std::env::args().skip_while(|word| word != "--rows").nth(1);
     by_word.or_else(|| std::env::var("CELERIAC_BENCH_ROWS").ok())?.parse().ok()
-}
-
-/// How many rows there are to be, of those that are wanted: as many as the disk takes.
-fn fitting(dir: &Path, wanted: u64) -> u64 {
-    let free = rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
-    let fit = free.saturating_sub(BESIDES) / EACH;
-    if fit < wanted {
-        println!("the disk has {} free, which takes {fit} of {wanted} rows", size(free));
-    }
-    wanted.min(fit).max(AT_ONCE)
 }
 
 /// How long something takes, several times.

@@ -1,13 +1,15 @@
-//! A million waiting tasks: `cargo bench --bench waiting [-- --quick]`.
+//! A million waiting tasks, or ten million: `cargo bench --bench waiting [-- --quick | 10M]`.
 //!
 //! What they take in memory and on disk, how long a restart takes with them, whether an urgent task has to wait for
 //! them, and whether the last of them are drained as fast as the first. Each question is put to an empty store, too.
-//! What a fresh process shows is measured in one: this program starts itself for it.
+//! What a fresh process shows is measured in one: this program starts itself for it. Of more tasks than the disk
+//! takes, or than are enqueued within four minutes, there are as many as that, and it says so.
 
 mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,12 +17,14 @@ use celeriac::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::task;
 use support::figures::{Latency, Table, percent, rate, time};
 use support::process::{disk, most_resident, resident, size};
-use support::store::{Running, directory};
+use support::store::{Running, directory, fitting};
 use support::{bare_log, headline, nanos, sized, span};
 
 const DEEP: &str = "deep";
 const SIDE: &str = "side";
 const PRODUCERS: usize = 512;
+/// The longest that tasks are enqueued.
+const FILL: Duration = Duration::from_secs(240);
 /// Few workers on tasks of 2 ms: one of them is free twice a millisecond.
 const WORKERS: usize = 4;
 const BUSY: u64 = 2;
@@ -50,22 +54,29 @@ fn catalogue(workers: usize) -> Catalogue {
     Catalogue::new().with_queue(queue(DEEP)).with_queue(queue(SIDE))
 }
 
-async fn fill(count: u64) -> Duration {
+/// Enqueues so many tasks, or as many as there is time for. Answers with their number, and how long it took.
+async fn fill(count: u64) -> (u64, Duration) {
     let start = Instant::now();
-    let left = std::sync::Arc::new(AtomicU64::new(count));
+    let left = Arc::new(AtomicU64::new(count));
     let mut producing = Vec::new();
     for _ in 0..PRODUCERS {
-        let left = left.clone();
+        let left = Arc::clone(&left);
+        let is_left =
+            move || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
         producing.push(tokio::spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+            let mut filled = 0_u64;
+            while start.elapsed() < FILL && is_left() {
                 backlog::delay("x".repeat(130)).await.expect("accepted");
+                filled += 1;
             }
+            filled
         }));
     }
+    let mut filled = 0;
     for producer in producing {
-        producer.await.expect("a producer ends");
+        filled += producer.await.expect("a producer ends");
     }
-    start.elapsed()
+    (filled, start.elapsed())
 }
 
 /// Urgent tasks, one after the other, from the enqueue to the start.
@@ -125,14 +136,18 @@ async fn reopened(dir: &Path) {
     running.shutdown().await;
 }
 
-/// Runs what waits as fast as it goes until `count` more have run, in `parts`; the rate of each.
-async fn drain(running: &Running, count: u64, parts: u64) -> Vec<f64> {
-    SLOW.store(0, Ordering::Relaxed);
-    running.celeriac.resize(DEEP, 64).await.expect("it resizes");
+/// Lets what waits run as fast as it goes, or has the tasks take their time on few workers.
+async fn hurry(running: &Running, hurries: bool) {
+    SLOW.store(u64::from(!hurries), Ordering::Relaxed);
+    running.celeriac.resize(DEEP, if hurries { 64 } else { WORKERS }).await.expect("it resizes");
+    running.celeriac.resume(DEEP).await.expect("it resumes");
+}
+
+/// Comes back when `count` more have run, and answers with the rate of each of so many `parts` of them.
+async fn drain(count: u64, parts: u64) -> Vec<f64> {
     let mut rates = Vec::new();
     let first = RUN.load(Ordering::Relaxed);
     let (mut before, mut since) = (first, Instant::now());
-    running.celeriac.resume(DEEP).await.expect("it resumes");
     for part in 1..=parts {
         while RUN.load(Ordering::Relaxed) - first < count * part / parts {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -141,8 +156,6 @@ async fn drain(running: &Running, count: u64, parts: u64) -> Vec<f64> {
         rates.push((done - before) as f64 / (now - since).as_secs_f64());
         (before, since) = (done, now);
     }
-    SLOW.store(1, Ordering::Relaxed);
-    running.celeriac.resize(DEEP, WORKERS).await.expect("it resizes");
     rates
 }
 
@@ -153,9 +166,10 @@ async fn main() {
         return reopened(Path::new(&dir)).await;
     }
     headline("waiting");
-    let count = sized(1_000_000, 20_000);
+    let is_large = std::env::args().any(|argument| argument == "10M");
     let urgents = sized(200, 20);
     let dir = directory();
+    let wanted = fitting(dir.path(), if is_large { 10_000_000 } else { sized(1_000_000, 20_000) });
     let empty = reopen(dir.path());
     let limit = bare_log::run(directory().path(), PRODUCERS, 300, 0, span()).await.rate;
 
@@ -170,7 +184,10 @@ async fn main() {
     running.settled(DEEP).await;
 
     running.celeriac.pause(DEEP).await.expect("it pauses");
-    let filling = fill(count).await;
+    let (count, filling) = fill(wanted).await;
+    if count < wanted {
+        println!("{} are over: {count} of {wanted} tasks are enqueued", time(FILL));
+    }
     let (after, on_disk) = (resident(), disk(dir.path()));
     row("in another queue of the store, all waiting", urgently(SIDE, urgents).await);
     running.celeriac.resume(DEEP).await.expect("it resumes");
@@ -183,9 +200,12 @@ async fn main() {
     running.celeriac.pause(DEEP).await.expect("it pauses");
     let left = running.broker.counts(DEEP).await.expect("the broker counts");
     let left = left.ready + left.unsettled;
-    let mut rates = drain(&running, left / 2, 5).await;
+    hurry(&running, true).await;
+    let mut rates = drain(left / 2, 5).await;
+    hurry(&running, false).await;
     row("the same, when half of it has run", urgently(DEEP, urgents).await);
-    rates.extend(drain(&running, left * 2 / 5, 5).await);
+    hurry(&running, true).await;
+    rates.extend(drain(left * 2 / 5, 5).await);
     running.settled(DEEP).await;
     let drained = disk(dir.path());
     running.shutdown().await;

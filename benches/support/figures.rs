@@ -105,10 +105,25 @@ impl Latency {
         Duration::from_nanos(self.0.value_at_quantile(share))
     }
 
+    pub fn max(&self) -> Duration {
+        Duration::from_nanos(self.0.max())
+    }
+
+    /// Takes in what another one has recorded.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    /// p50, p99, p99.9, max.
+    pub fn tail(&self) -> [Duration; 4] {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| self.quantile(share));
+        [p50, p99, p999, self.max()]
+    }
+
     /// p50, p95, p99, max.
     pub fn cells(&self) -> [String; 4] {
         let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| time(self.quantile(share)));
-        [p50, p95, p99, time(Duration::from_nanos(self.0.max()))]
+        [p50, p95, p99, time(self.max())]
     }
 }
 

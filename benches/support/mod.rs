@@ -8,8 +8,10 @@
 #![allow(dead_code)]
 
 pub mod bare_log;
+pub mod disk_probe;
 pub mod done;
 pub mod figures;
+pub mod plot;
 pub mod process;
 pub mod store;
 

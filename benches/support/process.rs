@@ -1,7 +1,9 @@
-//! What this process costs, as the kernel accounts for it.
+//! What this process and its files cost, as the kernel accounts for it.
 
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 fn status(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -24,13 +26,22 @@ pub fn threads() -> u64 {
     status("Threads")
 }
 
-/// CPU time used so far, user and system. To a hundredth of a second, which is how the kernel tells it.
+/// CPU time used so far, user and system, of all threads that there are or were.
 pub fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The command, in brackets, may contain blanks; utime and stime are the 12th and 13th fields behind it.
-    let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
-    let ticks: u64 = behind.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+}
+
+/// Bytes that this process has had written to disks so far, the deleted ones included.
+pub fn written() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Bytes that are free on the disk of this directory.
+pub fn free(dir: &Path) -> u64 {
+    rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize)
 }
 
 /// Bytes of all files below a directory, as the disk holds them.
@@ -48,6 +59,7 @@ pub fn disk(dir: &Path) -> u64 {
 /// Bytes for people.
 pub fn size(bytes: u64) -> String {
     match bytes as f64 {
+        b if b >= f64::from(1 << 30) * 10.0 => format!("{:.1} GiB", b / f64::from(1 << 30)),
         b if b >= f64::from(1 << 20) => format!("{:.0} MiB", b / f64::from(1 << 20)),
         b if b >= 1024.0 => format!("{:.0} KiB", b / 1024.0),
         b => format!("{b:.0} B"),
