@@ -40,7 +40,7 @@ mod worker;
 pub use beat::{BeatError, EntryOrigin, EntryStatus};
 pub use commit_forwarder::CommitTableStatus;
 pub use held::QueueHold;
-pub(crate) use patience::PATIENCE;
+pub(crate) use patience::{PATIENCE, answered};
 pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};

@@ -152,7 +152,7 @@ impl Stage {
             Err(verdict) => {
                 let ran = ran(&message, &verdict);
                 let context = Context::new(Arc::clone(&message), worker, Sinks::default());
-                conclude(*verdict, Some(delivery), &context, &Hooks::default(), &self.runtime).await;
+                conclude(*verdict, Some(delivery), &context, &Hooks::default(), &self.runtime, None).await;
                 return ran;
             }
         };
@@ -201,7 +201,7 @@ impl Stage {
         }
         let verdict = run.verdict(outcome, 0);
         let ran = ran(message, &verdict);
-        let report = conclude(verdict, delivery, &run.context, &hooks, &self.runtime).await;
+        let report = conclude(verdict, delivery, &run.context, &hooks, &self.runtime, None).await;
         run.after_return(&hooks, &report);
         ran
     }
