@@ -37,7 +37,7 @@ mod supervisor;
 mod tests;
 mod worker;
 
-pub use beat::{BeatError, EntryOrigin, EntryStatus};
+pub use beat::{BeatError, EntryOrigin, EntryStatus, PastTick};
 pub use commit_forwarder::CommitTableStatus;
 pub use held::QueueHold;
 pub(crate) use patience::{PATIENCE, answered};
