@@ -119,6 +119,12 @@ async fn a_console_shows_a_store_to_whoever_has_its_address_and_lets_nobody_else
     let (head, body) = console.get("/console?format=json", &cookie);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(body.contains("\"name\":\"letters\"") && body.contains("\"ready\":1"), "{body}");
+    assert!(body.contains("\"condition\":\"unserved\""), "its program does not run: {body}");
+    let (_, body) = console.get("/console", &cookie);
+    assert!(
+        body.contains("1 queue is served by nobody.") && body.contains("is served by nobody, and"),
+        "{body}"
+    );
     let (head, body) = console.get("/console/task?id=letter", &cookie);
     assert!(head.starts_with("HTTP/1.1 200") && body.contains("amina"), "{head}: {body}");
     let (head, body) = console.get("/console/tenants?format=json", &cookie);
