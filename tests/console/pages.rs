@@ -242,6 +242,10 @@ async fn a_task_is_told_from_its_start_to_its_end() {
         for text in ["no such customer", "Run again as it was", "Delete", "Edit and run again"] {
             assert!(shown.contains(text), "{text}: {shown}");
         }
+        let (_, way) = shown.split_once("class=\"pad way\"").expect("its way");
+        let steps = ["PENDING, enqueued", "STARTED, last run", "attempt 1 failed", "FAILURE"];
+        let places: Vec<_> = steps.iter().map(|step| way.find(step)).collect();
+        assert!(places[0].is_some() && places.is_sorted(), "{places:?}: {way}");
         let exact = get(&console, "/arguments?id=bad").await;
         assert_eq!(exact.json(), json!({ "args": ["no such customer"], "kwargs": {} }));
         assert!(exact.header("content-disposition").starts_with("attachment"));
