@@ -61,9 +61,18 @@ impl Celeriac {
             facts.scope.cannot_know.push(text.to_owned());
             return facts;
         }
-        match timeout(BROKER_PATIENCE, self.queues()).await {
+        // Where nobody serves the queues of a store, what waits in them needs a person all the same.
+        let service = self.service();
+        let asked = async {
+            match service {
+                QueueService::NoProgram => self.queues_to_look_at().await,
+                _ => self.queues().await,
+            }
+        };
+        match timeout(BROKER_PATIENCE, asked).await {
             Ok(Ok(queues)) => {
-                let served = queues.replies.iter().map(QueueStatus::figures);
+                let figures = |queue: &QueueStatus| QueueFigures { service, ..queue.figures() };
+                let served = queues.replies.iter().map(figures);
                 let silent = queues.missing.iter().map(|name| self.silent(name));
                 facts.queues = served.chain(silent).collect();
                 facts

@@ -120,6 +120,9 @@ async fn a_console_shows_a_store_to_whoever_has_its_address_and_lets_nobody_else
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(body.contains("\"name\":\"letters\"") && body.contains("\"ready\":1"), "{body}");
     assert!(body.contains("\"condition\":\"unserved\""), "its program does not run: {body}");
+    let why = "No program that has answered serves it.";
+    let mut looks = (0..100).map(|_| console.get("/console/queue?name=letters", &cookie).1);
+    assert!(looks.any(|body| body.contains(why)), "the page of the queue says what presses it");
     let (_, body) = console.get("/console", &cookie);
     assert!(
         body.contains("1 queue is served by nobody.") && body.contains("is served by nobody, and"),

@@ -226,16 +226,16 @@ fn way(facts: &TaskPageFacts) -> Markup {
         let mark = if eta <= now { StatusMark::Done } else { StatusMark::Idle };
         steps.push((mark, "due (ETA)".to_owned(), Some(eta)));
     }
+    if let Some(started_at) = facts.started_at {
+        let mark = if facts.state == State::Started { StatusMark::Run } else { StatusMark::Done };
+        steps.push((mark, "STARTED, last run".to_owned(), Some(started_at)));
+    }
     let failed = facts.failed_attempts.iter();
     steps.extend(
         failed.map(|failed| {
             (StatusMark::Failed, format!("attempt {} failed", failed.attempt), Some(failed.at))
         }),
     );
-    if let Some(started_at) = facts.started_at {
-        let mark = if facts.state == State::Started { StatusMark::Run } else { StatusMark::Done };
-        steps.push((mark, "STARTED, last run".to_owned(), Some(started_at)));
-    }
     steps.sort_by_key(|(.., at)| *at);
     if facts.state.is_finished() {
         steps.push((mark_of(facts.state), facts.state.as_str().to_owned(), facts.finished_at));
