@@ -422,8 +422,8 @@ impl SlotPools {
         all
     }
 
-    /// How many tasks of each tenant this process has fetched of a queue and not begun, and could start. The name is empty for
-    /// tasks without a tenant; a queue whose tasks name none, and which shares no pool, has nothing here.
+    /// How many tasks of each tenant this process has fetched of a queue and not begun, and could start. The name is
+    /// empty for tasks without a tenant; a queue whose tasks name none, and which shares no pool, has nothing here.
     pub(crate) fn waiting_in(&self, queue: &str) -> BTreeMap<String, u64> {
         let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
         let mut all = BTreeMap::new();

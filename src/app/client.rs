@@ -144,8 +144,8 @@ impl CeleriacInner {
     }
 }
 
-/// What came of a revocation that a queue obeys, as for a task that the broker takes out itself: the answer comes when the end is
-/// kept, so that whoever looks next sees it. A task whose end is not kept waits again somewhere.
+/// What came of a revocation that a queue obeys, as for a task that the broker takes out itself: the answer comes when
+/// the end is kept, so that whoever looks next sees it. A task whose end is not kept waits again somewhere.
 async fn once_kept(kept: oneshot::Receiver<bool>, knows_all: bool) -> Revoked {
     if knows_all {
         return if kept.await == Ok(true) { Revoked::Done } else { Revoked::Moving };

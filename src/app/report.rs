@@ -149,16 +149,17 @@ fn add_longest_runs(queues: &mut [QueueFigures], runs: &[RunningTask]) {
     }
 }
 
-/// The tenant that has the most tasks in a queue which could start, in the broker or among those that this program has `fetched`;
-/// an empty name: none has any. `None`: the broker has not answered in time, or it tells nothing of tenants and none is among what
-/// was fetched.
+/// The tenant that has the most tasks in a queue which could start, in the broker or among those that this program has
+/// `fetched`; an empty name: none has any. `None`: the broker has not answered in time, or it tells nothing of tenants
+/// and none is among what was fetched.
 pub(crate) async fn top_tenant(
     broker: &dyn Broker,
     queue: &str,
     fetched: BTreeMap<String, u64>,
 ) -> Option<TopTenant> {
     let Some(backlog) = broker.tenant_backlog() else {
-        // Whose the tasks are that the broker has not delivered is not known, so whoever leads here may have more there.
+        // Whose the tasks are that the broker has not delivered is not known, so whoever leads here may have more
+        // there.
         let known = QueueTenants::of_fetched(fetched);
         return Some(lead(&known, true)).filter(|top| !top.tenant.is_empty());
     };

@@ -8,10 +8,10 @@ use crate::broker::QueueTenants;
 use crate::task::Arguments;
 
 impl Celeriac {
-    /// The tenants of a queue that have tasks which could start, those with the most tasks first, at most `limit` of them. What
-    /// waits in the broker is counted together with what this process has fetched and not begun, as in
-    /// [`QueueStatus::ready`](crate::QueueStatus::ready). The cost grows with the number of tenants, and not with that of
-    /// tasks.
+    /// The tenants of a queue that have tasks which could start, those with the most tasks first, at most `limit` of
+    /// them. What waits in the broker is counted together with what this process has fetched and not begun, as in
+    /// [`QueueStatus::ready`](crate::QueueStatus::ready). The cost grows with the number of tenants, and not with that
+    /// of tasks.
     ///
     /// ```no_run
     /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::app::ControlError> {
@@ -33,7 +33,8 @@ impl Celeriac {
         })
     }
 
-    /// As [`tenants`](Self::tenants), of the queue with this physical name, whoever serves it. `None`: the broker does not know.
+    /// As [`tenants`](Self::tenants), of the queue with this physical name, whoever serves it. `None`: the broker does
+    /// not know.
     pub(crate) async fn tenants_of(
         &self,
         queue: &str,

@@ -53,8 +53,8 @@ pub struct TenantCounts {
     /// The tasks that could start. A broker counts those that are not delivered, and
     /// [`Celeriac::tenants`](crate::Celeriac::tenants) also those that its program has fetched and not begun.
     pub ready: u64,
-    /// The other tasks that are delivered and not settled: they run, or a limit holds them. For a broker all that are delivered
-    /// are among them.
+    /// The other tasks that are delivered and not settled: they run, or a limit holds them. For a broker all that are
+    /// delivered are among them.
     pub unsettled: u64,
 }
 
@@ -69,8 +69,10 @@ impl QueueTenants {
         }
     }
 
-    /// The counts as a program has them: what it has fetched and not begun could start, as what the broker has not delivered.
-    /// `fetched` was counted first, so what the broker does not count as delivered any more has ended since, and does not wait.
+    /// The counts as a program has them: what it has fetched and not begun could start, as what the broker has not
+    /// delivered.
+    /// `fetched` was counted first, so what the broker does not count as delivered any more has ended since, and does
+    /// not wait.
     #[must_use]
     pub(crate) fn with_fetched(mut self, fetched: &BTreeMap<String, u64>) -> Self {
         for counts in &mut self.tenants {

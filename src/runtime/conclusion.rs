@@ -25,8 +25,8 @@ use crate::task::{
     Verdict,
 };
 
-/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Who asks by `kept` is told whether the
-/// end is as safe as the broker makes it, once that is known. Returns the report for the queue's counters.
+/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Who asks by `kept` is told
+/// whether the end is as safe as the broker makes it, once that is known. Returns the report for the queue's counters.
 pub(crate) async fn conclude(
     mut verdict: Verdict,
     delivery: Option<Delivery>,

@@ -64,7 +64,8 @@ pub struct EntryStatus {
     pub published: u64,
     /// Ticks that were dropped in that time, because the tick before was not over.
     pub coalesced: u64,
-    /// The last twenty ticks that were decided in that time, the newest first. An entry that fires for tenants has none.
+    /// The last twenty ticks that were decided in that time, the newest first. An entry that fires for tenants has
+    /// none.
     pub past: Vec<PastTick>,
     /// Why the last tick could not be published, or the tenants could not be listed; `None`: that has succeeded
     /// since.

@@ -142,8 +142,8 @@ pub(crate) struct Revoke {
 /// What came of a revocation.
 #[derive(Debug, MessageResponse)]
 pub(crate) enum Revoked {
-    /// The task waited here, and never starts. Its end is told to the broker; the receiver says whether it is kept, once that is
-    /// known.
+    /// The task waited here, and never starts. Its end is told to the broker; the receiver says whether it is kept,
+    /// once that is known.
     Ended(oneshot::Receiver<bool>),
     /// The task runs here, and is revoked.
     Done,

@@ -1,4 +1,5 @@
-//! Tasks that end in this queue without a run: they are revoked, have expired, are of an unknown kind, or a brake sends them away.
+//! Tasks that end in this queue without a run: they are revoked, have expired, are of an unknown kind, or a brake sends
+//! them away.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ impl Queue {
         self.end_and_tell(delivery, verdict, None);
     }
 
-    /// Ends a task that is revoked. The queue waits for nothing: the receiver is told whether the end is kept, once that is known.
+    /// Ends a task that is revoked. The queue waits for nothing: the receiver is told whether the end is kept, once
+    /// that is known.
     pub(super) fn end_revoked(&mut self, delivery: Delivery) -> oneshot::Receiver<bool> {
         let (tell, kept) = oneshot::channel();
         let verdict = Judge::unstarted(delivery.message(), now()).revoked_waiting();

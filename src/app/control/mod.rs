@@ -79,8 +79,8 @@ pub(super) struct ControlState {
     /// The socket in the directory of the store; empty if there is none.
     #[cfg(unix)]
     pub(super) local: Mutex<Option<LocalSocket>>,
-    /// Where the consoles of this program answer, as far as they know. The routes of each own its address, so one that is not
-    /// mounted any more has none.
+    /// Where the consoles of this program answer, as far as they know. The routes of each own its address, so one that
+    /// is not mounted any more has none.
     #[cfg(any(unix, feature = "web"))]
     consoles: Mutex<Vec<Weak<str>>>,
 }
@@ -118,8 +118,8 @@ impl ControlState {
 
 #[cfg(feature = "web")]
 impl super::handle::Celeriac {
-    /// Notes where a console of this program answers, for whoever asks the program by the socket of its store. It is known for as
-    /// long as somebody else holds the address.
+    /// Notes where a console of this program answers, for whoever asks the program by the socket of its store. It is
+    /// known for as long as somebody else holds the address.
     pub(crate) fn note_console(&self, url: &Arc<str>) {
         let mut consoles = self.inner.control.consoles.lock();
         consoles.retain(|mounted| mounted.strong_count() > 0);

@@ -147,8 +147,8 @@ pub struct TopTenant {
     pub ready: u64,
     /// How many tenants have tasks there.
     pub tenants: u64,
-    /// Whether it may have more: the broker does not tell whose tasks it has not delivered, so only those count that a program has
-    /// fetched.
+    /// Whether it may have more: the broker does not tell whose tasks it has not delivered, so only those count that a
+    /// program has fetched.
     pub or_more: bool,
 }
 
@@ -315,8 +315,8 @@ impl QueueFigures {
     }
 }
 
-/// What is known of the tenant with the most tasks, of what two programs say: who counts all tasks of a queue knows more than who
-/// counts his own, and of two of those the one who has more of one tenant.
+/// What is known of the tenant with the most tasks, of what two programs say: who counts all tasks of a queue knows
+/// more than who counts his own, and of two of those the one who has more of one tenant.
 fn fuller(one: Option<TopTenant>, other: Option<TopTenant>) -> Option<TopTenant> {
     [other, one].into_iter().flatten().max_by_key(|top| (!top.or_more, top.ready))
 }

@@ -452,8 +452,9 @@ impl Slots {
         self.queues.get(queue).map_or(0, |queue| queue.held.len())
     }
 
-    /// How many tasks of each tenant wait in a queue for a slot, those of grants included that the queue has not taken. Those that
-    /// gates hold are not among them. The name is empty for tasks without a tenant. It costs as much as there are tenants.
+    /// How many tasks of each tenant wait in a queue for a slot, those of grants included that the queue has not taken.
+    /// Those that gates hold are not among them. The name is empty for tasks without a tenant. It costs as much as
+    /// there are tenants.
     pub fn waiting_of(&self, queue: usize) -> BTreeMap<&str, u64> {
         let mut waiting = BTreeMap::new();
         let Some(of) = self.queues.get(queue) else { return waiting };
