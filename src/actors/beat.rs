@@ -12,7 +12,7 @@
 //! - Of several processes one leads (`election.rs`). The changes of a deposed leader fail, because each change
 //!   names what its maker believes the note to say, and the term.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -42,9 +42,11 @@ pub(crate) mod stepped;
 mod tenants;
 mod tick;
 
-pub use status::{BeatError, EntryOrigin, EntryStatus};
+pub use status::{BeatError, EntryOrigin, EntryStatus, PastTick};
 pub(crate) use tick::TickPublisher;
 
+/// How many of its past ticks an entry remembers.
+const MOST_PAST: usize = 20;
 /// The longest sleep. Beat looks at the clock at least this often, because somebody may set the clock, and the
 /// machine may sleep.
 const LOOK: Duration = Duration::from_secs(60);
@@ -148,6 +150,8 @@ struct LiveEntry {
     paused: bool,
     published: u64,
     coalesced: u64,
+    /// The last ticks that are decided, the newest first.
+    past: VecDeque<PastTick>,
     error: Option<String>,
     /// The run that a held tick waits for, by the entry's overlap policy.
     waits_for: Option<TaskId>,
@@ -169,6 +173,7 @@ impl LiveEntry {
             paused: false,
             published: 0,
             coalesced: 0,
+            past: VecDeque::new(),
             error: None,
             waits_for: None,
             tenants: None,
@@ -190,6 +195,21 @@ impl LiveEntry {
         if let Some((note, fired)) = noted {
             (self.note, self.fired) = (Some(note), fired);
         }
+    }
+
+    /// Counts and remembers what became of ticks, in their order.
+    fn take_decided(&mut self, decided: Vec<PastTick>) {
+        let published = decided.iter().filter(|tick| tick.id.is_some()).count() as u64;
+        self.published += published;
+        self.coalesced += decided.len() as u64 - published;
+        decided.into_iter().for_each(|tick| self.past.push_front(tick));
+        self.past.truncate(MOST_PAST);
+    }
+
+    /// Takes over what is in no note from the same entry before the notes were read anew.
+    fn take_counts(&mut self, before: &Self) {
+        (self.published, self.coalesced) = (before.published, before.coalesced);
+        self.past.clone_from(&before.past);
     }
 
     /// Takes over the text of the note. A text that cannot be read counts as no note.
@@ -232,7 +252,7 @@ impl Beat {
                 let before = std::mem::take(&mut beat.entries);
                 for mut live in entries {
                     if let Some(before) = before.get(&live.entry.name) {
-                        (live.published, live.coalesced) = (before.published, before.coalesced);
+                        live.take_counts(before);
                     }
                     beat.adopt(live);
                 }
@@ -355,11 +375,10 @@ impl Handler<TicksTold> for Beat {
             }
         };
         let Some(live) = self.entries.get_mut(&told.entry) else { return };
-        let RoundOutcome { note, fired, published, coalesced, stop } = told.outcome;
+        let RoundOutcome { note, fired, decided, stop } = told.outcome;
         let last = fired.last;
         (live.note, live.fired) = (note, fired);
-        live.published += published;
-        live.coalesced += coalesced;
+        live.take_decided(decided);
         live.error = None;
         match stop {
             None => {

@@ -37,10 +37,10 @@ mod supervisor;
 mod tests;
 mod worker;
 
-pub use beat::{BeatError, EntryOrigin, EntryStatus};
+pub use beat::{BeatError, EntryOrigin, EntryStatus, PastTick};
 pub use commit_forwarder::CommitTableStatus;
 pub use held::QueueHold;
-pub(crate) use patience::PATIENCE;
+pub(crate) use patience::{PATIENCE, answered};
 pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};

@@ -25,7 +25,7 @@ use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
-use crate::core::accounts::{OTHER, TaskPlace};
+use crate::core::accounts::TaskPlace;
 use crate::core::counted_wait::WaitTimes;
 use crate::core::duration_histogram::Edges;
 use crate::core::number_map::TagMap;
@@ -33,11 +33,10 @@ use crate::core::{self, Intensity, Restarts, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
 use crate::runtime::children::ChildSettings;
-use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::GateAdmission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use crate::task::{self, Interrupt, Judge, RunSetup, TaskId};
 use autoscale::LoadWatch;
 use brakes::StartsOfQueue;
 use release::{HeldBack, run_end};
@@ -60,6 +59,7 @@ mod slots;
 mod stamps;
 mod surrender;
 mod turns;
+mod unstarted;
 mod waiting;
 mod worker_pool;
 
@@ -309,7 +309,7 @@ impl Queue {
         let definition = match admit(&self.runtime, &judge) {
             Ok(definition) => definition,
             Err(verdict) => {
-                self.end_unstarted(tag, delivery, *verdict);
+                self.end_unstarted(delivery, *verdict);
                 return false;
             }
         };
@@ -369,36 +369,6 @@ impl Queue {
         self.runs.insert(tag, given);
         self.starting.push((staffed.worker(), start));
         true
-    }
-
-    /// Settles a delivery that is not to run, with the verdict that says why.
-    fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
-        self.backlog.finish(tag);
-        self.stats.forecasts.left(tag);
-        if delivery.fence().is_none() {
-            delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
-        }
-        let report = Report::of(&verdict);
-        self.stats.counters.count(&report);
-        if report.ended().is_some() {
-            // Only the program's own tasks are told apart: other names come from outside.
-            let account = self.own_account(&delivery.message().task);
-            let account = account.unwrap_or_else(|| self.stats.accounts.place(OTHER));
-            self.stats.ended(account, delivery.message().tenant(), &report, now());
-        }
-        let runtime = Arc::clone(&self.runtime);
-        actix_rt::spawn(async move {
-            let context = task::Context::of_run(RunSetup {
-                message: Arc::clone(delivery.message()),
-                worker: "".into(),
-                sinks: Arc::default(),
-                fence: None,
-                again: false,
-                keeper: runtime.permits.clone(),
-            });
-            let hooks = runtime.hooks_without_run();
-            conclude(verdict, Some(delivery), &context, hooks.as_ref(), &runtime).await;
-        });
     }
 
     /// Takes what the broker has for this queue from now on.

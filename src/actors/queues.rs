@@ -260,7 +260,7 @@ impl Queues {
         let mut copies = RevokedCopies::default();
         for answer in answers {
             match answer {
-                Ok(Ok(Revoked::Ended)) => copies.here = true,
+                Ok(Ok(Revoked::Ended(_))) => copies.here = true,
                 Ok(Ok(Revoked::Done | Revoked::Moving)) => (copies.here, copies.may_run) = (true, true),
                 Ok(Ok(Revoked::Unknown)) => {}
                 // A queue that does not answer may be the one that runs it.
@@ -289,10 +289,12 @@ impl Queues {
         let all = async {
             while let Some((name, answer)) = answers.next().await {
                 missing.retain(|other| *other != name);
-                match answer {
-                    Ok(Revoked::Unknown) | Err(_) => {}
-                    Ok(revoked) if found(revoked) => return,
-                    Ok(_) => {}
+                let is_enough = match answer {
+                    Ok(Revoked::Unknown) | Err(_) => false,
+                    Ok(revoked) => found(revoked),
+                };
+                if is_enough {
+                    return;
                 }
             }
         };

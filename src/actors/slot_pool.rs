@@ -422,6 +422,21 @@ impl SlotPools {
         all
     }
 
+    /// How many tasks of each tenant this process has fetched of a queue and not begun, and could start. The name is
+    /// empty for tasks without a tenant; a queue whose tasks name none, and which shares no pool, has nothing here.
+    pub(crate) fn waiting_in(&self, queue: &str) -> BTreeMap<String, u64> {
+        let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
+        let mut all = BTreeMap::new();
+        for pool in self.shared.values().chain(&own) {
+            let state = pool.state.lock();
+            let Some(number) = state.members.iter().position(|seat| seat.queue == queue) else { continue };
+            for (tenant, tasks) in state.slots.waiting_of(number) {
+                *all.entry(tenant.to_owned()).or_default() += tasks;
+            }
+        }
+        all
+    }
+
     /// Changes the number of slots of a pool. `false`: its queues share none.
     pub(crate) fn resize(&self, pool: Pool, slots: usize) -> bool {
         let pool = self.shared.get(&pool);

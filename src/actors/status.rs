@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-#[cfg(any(feature = "testing", feature = "web"))]
 use super::queue::BrokerBacklog;
-#[cfg(any(feature = "testing", feature = "web"))]
 use crate::catalogue::QueueRow;
-use crate::core::TimeToStartSnapshot;
 use crate::core::accounts::Accounts;
 use crate::core::forecast::ForecastRecord;
 use crate::core::report::QueueFigures;
-#[cfg(any(feature = "testing", feature = "web"))]
-use crate::core::{TimeToStart, Timestamp, blockage};
+use crate::core::{TimeToStart, TimeToStartSnapshot, Timestamp, blockage};
 use crate::runtime::run::Report;
 use crate::task::{Next, State};
 
@@ -157,7 +153,6 @@ impl QueueStatus {
     }
 }
 
-#[cfg(any(feature = "testing", feature = "web"))]
 impl QueueStatus {
     /// The status of a queue without workers, in a test or in a program that only looks: it says what waits, and all counters
     /// are zero.

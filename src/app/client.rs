@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::handle::CeleriacInner;
 use super::listener::REVOKED_FOR;
 use crate::actors::beat::TickPublisher;
 use crate::actors::queue::Revoked;
+use crate::actors::{PATIENCE, answered};
 use crate::broker::{BrokerError, MessageLocation, Remains, Removal};
 use crate::runtime::Runtime;
 use crate::runtime::enqueue::Unsent;
@@ -132,6 +134,7 @@ impl CeleriacInner {
             Removal::Unknown => (None, Revoked::Unknown),
         };
         match self.queues.revoke(id, terminate, queue.as_deref()).await {
+            Ok(Some(Revoked::Ended(kept))) => Ok(once_kept(kept, knows_all).await),
             Ok(Some(revoked)) => Ok(revoked),
             // Whoever gets it will not start it; that is all that can be done.
             _ if !knows_all => Ok(Revoked::Done),
@@ -139,6 +142,17 @@ impl CeleriacInner {
             Err(missing) => Err(GetError::NotAnswering { id: id.clone(), queues: missing.join("`, `") }),
         }
     }
+}
+
+/// What came of a revocation that a queue obeys, as for a task that the broker takes out itself: the answer comes when
+/// the end is kept, so that whoever looks next sees it. A task whose end is not kept waits again somewhere.
+async fn once_kept(kept: oneshot::Receiver<bool>, knows_all: bool) -> Revoked {
+    if knows_all {
+        return if kept.await == Ok(true) { Revoked::Done } else { Revoked::Moving };
+    }
+    // The store has the revocation, so it holds even while a broker that is away cannot be told of the end.
+    let _ = answered(PATIENCE, kept).await;
+    Revoked::Done
 }
 
 /// What a task leaves behind that is revoked before it starts.
@@ -310,7 +324,7 @@ impl Client for CeleriacInner {
         }
         loop {
             match self.try_revoke(id, terminate).await? {
-                Revoked::Ended | Revoked::Done => return Ok(true),
+                Revoked::Ended(_) | Revoked::Done => return Ok(true),
                 Revoked::Unknown => return Ok(false),
                 Revoked::Moving => tokio::time::sleep(MOVING).await,
             }

@@ -4,9 +4,10 @@ use super::handle::{Celeriac, ControlError};
 use super::replies::Replies;
 use crate::actors::QueueStatus;
 use crate::actors::queue::BrokerBacklog;
+use crate::core::report::QueueService;
 use crate::task::clock::now;
 
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "cli", feature = "web"))]
 impl super::builder::Builder {
     /// Serves no queue, whatever the catalogue says; sends no ticks, carries no orders of operators out, declares no queue, and
     /// writes no history.
@@ -21,6 +22,13 @@ impl Celeriac {
     /// Whether any queue is served here.
     pub(crate) fn serves_any(&self) -> bool {
         self.catalogue().queues.iter().any(|row| row.served)
+    }
+
+    /// Whether somebody takes the tasks of the queues that this program looks at.
+    pub(crate) fn service(&self) -> QueueService {
+        // Nobody else can open the store that this program has open.
+        let is_alone = !self.runtime().broker.facts().is_shared;
+        if is_alone && !self.serves_any() { QueueService::NoProgram } else { QueueService::Served }
     }
 
     /// As [`queues`](Self::queues). Where no queue is served, it has those of the catalogue with what waits in them, by what the

@@ -208,7 +208,7 @@ async fn answer(inner: &Weak<CeleriacInner>, line: &str) -> Value {
         return told(json!({ "ok": "pong" }));
     }
     if method == "console" {
-        return told(json!({ "url": *inner.control.console.lock() }));
+        return told(json!({ "url": inner.control.console().as_deref() }));
     }
     let request = ControlRequest::new(method.as_str(), arguments, node.as_str(), 0);
     match timeout(ANSWER, control::answer(&inner, request)).await {

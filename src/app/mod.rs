@@ -15,7 +15,6 @@ mod bulk;
 mod called_tasks;
 mod child_process;
 mod client;
-#[cfg(feature = "web")]
 mod client_only;
 mod commands;
 mod commit_table;

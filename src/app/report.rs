@@ -3,7 +3,8 @@
 //! Looking holds nothing up and costs nothing that grows with the backlog: who does not answer in time is named as silent, and
 //! the tenants of a queue are counted only where it does not keep up.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 use super::accounts::BROKER_PATIENCE;
 use super::handle::Celeriac;
 use crate::actors::{QueueStatus, RunningTask};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, QueueTenants};
 use crate::catalogue::format_span;
 use crate::core::explanation::ExplanationScope;
 use crate::core::report::{
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LANES: usize = 500;
 /// The most blocked lanes that are named.
 const BLOCKED: usize = 50;
+/// Among how many tenants of a queue, those with the most tasks, the one is looked for of whom most waits.
+const TENANTS: usize = 100;
 
 impl Celeriac {
     /// What needs a person in this program: which queue misses its promise or soon will, since when, what presses it, what was
@@ -58,9 +61,18 @@ impl Celeriac {
             facts.scope.cannot_know.push(text.to_owned());
             return facts;
         }
-        match timeout(BROKER_PATIENCE, self.queues()).await {
+        // Where nobody serves the queues of a store, what waits in them needs a person all the same.
+        let service = self.service();
+        let asked = async {
+            match service {
+                QueueService::NoProgram => self.queues_to_look_at().await,
+                _ => self.queues().await,
+            }
+        };
+        match timeout(BROKER_PATIENCE, asked).await {
             Ok(Ok(queues)) => {
-                let served = queues.replies.iter().map(QueueStatus::figures);
+                let figures = |queue: &QueueStatus| QueueFigures { service, ..queue.figures() };
+                let served = queues.replies.iter().map(figures);
                 let silent = queues.missing.iter().map(|name| self.silent(name));
                 facts.queues = served.chain(silent).collect();
                 facts
@@ -82,7 +94,8 @@ impl Celeriac {
             return facts; // who has failed is not asked again
         }
         for queue in facts.queues.iter_mut().filter(|queue| QueueCondition::of(queue).is_pressed()) {
-            queue.top_tenant = top_tenant(broker, &queue.name).await;
+            let fetched = self.fetched_by_tenant(&queue.name);
+            queue.top_tenant = top_tenant(broker, &queue.name, fetched).await;
         }
         match blocked_lanes(broker, &mut facts.scope).await {
             Some(lanes) => facts.lanes = lanes,
@@ -136,13 +149,30 @@ fn add_longest_runs(queues: &mut [QueueFigures], runs: &[RunningTask]) {
     }
 }
 
-/// The tenant that has the most tasks in a queue; an empty name: none has any. `None`: the broker does not know, or has not
-/// answered in time.
-pub(crate) async fn top_tenant(broker: &dyn Broker, queue: &str) -> Option<TopTenant> {
-    let known = timeout(PATIENCE, broker.tenant_backlog()?.tenants(queue, 1)).await;
-    let tenants = known.ok()?.ok()?;
-    let Some(top) = tenants.tenants.first() else { return Some(TopTenant::default()) };
-    Some(TopTenant { tenant: top.tenant.clone(), ready: top.ready, tenants: tenants.total })
+/// The tenant that has the most tasks in a queue which could start, in the broker or among those that this program has
+/// `fetched`; an empty name: none has any. `None`: the broker has not answered in time, or it tells nothing of tenants
+/// and none is among what was fetched.
+pub(crate) async fn top_tenant(
+    broker: &dyn Broker,
+    queue: &str,
+    fetched: BTreeMap<String, u64>,
+) -> Option<TopTenant> {
+    let Some(backlog) = broker.tenant_backlog() else {
+        // Whose the tasks are that the broker has not delivered is not known, so whoever leads here may have more
+        // there.
+        let known = QueueTenants::of_fetched(fetched);
+        return Some(lead(&known, true)).filter(|top| !top.tenant.is_empty());
+    };
+    let known = timeout(PATIENCE, backlog.tenants(queue, TENANTS)).await.ok()?.ok()?;
+    Some(lead(&known.with_fetched(&fetched), false))
+}
+
+/// The tenant of whom most waits, the first of equals.
+fn lead(known: &QueueTenants, or_more: bool) -> TopTenant {
+    let Some(top) = known.tenants.iter().min_by_key(|counts| Reverse(counts.ready)) else {
+        return TopTenant::default();
+    };
+    TopTenant { tenant: top.tenant.clone(), ready: top.ready, tenants: known.total, or_more }
 }
 
 /// The lanes that a failure has blocked. `None`: the broker has not answered in time.

@@ -8,15 +8,17 @@ use crate::broker::QueueTenants;
 use crate::task::Arguments;
 
 impl Celeriac {
-    /// The tenants of a queue that have tasks which could start, those with the most tasks first, at most `limit` of them. The
-    /// cost grows with the number of tenants, and not with that of tasks.
+    /// The tenants of a queue that have tasks which could start, those with the most tasks first, at most `limit` of
+    /// them. What waits in the broker is counted together with what this process has fetched and not begun, as in
+    /// [`QueueStatus::ready`](crate::QueueStatus::ready). The cost grows with the number of tenants, and not with that
+    /// of tasks.
     ///
     /// ```no_run
     /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::app::ControlError> {
     /// let tenants = celeriac.tenants("export_download_queue", 10).await?;
     /// println!("{} tenants have tasks, the first ten of them:", tenants.total);
     /// for counts in tenants.tenants {
-    ///     println!("{}: {} wait, {} are with workers", counts.tenant, counts.ready, counts.unsettled);
+    ///     println!("{}: {} wait, {} run or are held", counts.tenant, counts.ready, counts.unsettled);
     /// }
     /// # Ok(()) }
     /// ```
@@ -25,12 +27,27 @@ impl Celeriac {
     /// There is no such queue, the broker does not know the tenants of what waits in it (RabbitMQ), or it does not answer.
     pub async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, ControlError> {
         let name = &self.find(queue)?.name;
-        let broker = &self.runtime().broker;
-        let known = broker.tenant_backlog().ok_or_else(|| ControlError::NoAbility {
-            broker: broker.name(),
+        self.tenants_of(name, limit).await?.ok_or_else(|| ControlError::NoAbility {
+            broker: self.runtime().broker.name(),
             what: "say how many tasks of which tenant wait in a queue",
-        })?;
-        Ok(known.tenants(name, limit).await?)
+        })
+    }
+
+    /// As [`tenants`](Self::tenants), of the queue with this physical name, whoever serves it. `None`: the broker does
+    /// not know.
+    pub(crate) async fn tenants_of(
+        &self,
+        queue: &str,
+        limit: usize,
+    ) -> Result<Option<QueueTenants>, ControlError> {
+        let fetched = self.fetched_by_tenant(queue);
+        let Some(known) = self.runtime().broker.tenant_backlog() else { return Ok(None) };
+        Ok(Some(known.tenants(queue, limit).await?.with_fetched(&fetched)))
+    }
+
+    /// How many tasks of each tenant this process has fetched of the queue with this physical name, and could start.
+    pub(crate) fn fetched_by_tenant(&self, queue: &str) -> BTreeMap<String, u64> {
+        self.inner.slot_pools.waiting_in(queue)
     }
 
     /// Warns of tasks whose priority has no effect, because RabbitMQ tells priorities apart only in queues that are declared

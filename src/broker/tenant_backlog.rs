@@ -2,7 +2,7 @@
 //! turn, so that a flood of one tenant hides nobody.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -50,9 +50,11 @@ pub struct QueueTenants {
 pub struct TenantCounts {
     /// The name of the tenant.
     pub tenant: String,
-    /// The tasks that could start and are not delivered.
+    /// The tasks that could start. A broker counts those that are not delivered, and
+    /// [`Celeriac::tenants`](crate::Celeriac::tenants) also those that its program has fetched and not begun.
     pub ready: u64,
-    /// The tasks that are delivered and not settled: they run, or are about to.
+    /// The other tasks that are delivered and not settled: they run, or a limit holds them. For a broker all that are
+    /// delivered are among them.
     pub unsettled: u64,
 }
 
@@ -65,6 +67,29 @@ impl QueueTenants {
             self.total += 1;
             self.tenants.push(counts);
         }
+    }
+
+    /// The counts as a program has them: what it has fetched and not begun could start, as what the broker has not
+    /// delivered.
+    /// `fetched` was counted first, so what the broker does not count as delivered any more has ended since, and does
+    /// not wait.
+    #[must_use]
+    pub(crate) fn with_fetched(mut self, fetched: &BTreeMap<String, u64>) -> Self {
+        for counts in &mut self.tenants {
+            let here = fetched.get(&counts.tenant).copied().unwrap_or_default().min(counts.unsettled);
+            counts.ready += here;
+            counts.unsettled -= here;
+        }
+        self
+    }
+
+    /// What a program has fetched and not begun, where the broker tells nothing of tenants.
+    pub(crate) fn of_fetched(fetched: BTreeMap<String, u64>) -> Self {
+        let mut all = Self::default();
+        for (tenant, ready) in fetched.into_iter().filter(|(tenant, _)| !tenant.is_empty()) {
+            all.add(TenantCounts { tenant, ready, unsettled: 0 });
+        }
+        all
     }
 
     /// Adds the counts of another part of the same queue. Neither may be cut.
@@ -113,5 +138,19 @@ mod tests {
         let all = disk.cut(2);
         assert_eq!(all.tenants, [counts("a", 4, 2), counts("b", 5, 0)]);
         assert_eq!((all.total, all.uncounted), (3, 3));
+    }
+
+    #[test]
+    fn what_a_program_has_fetched_waits_and_is_counted_once() {
+        let fetched = [("a", 4), ("b", 9), ("", 5), ("gone", 2)];
+        let fetched: BTreeMap<String, u64> =
+            fetched.into_iter().map(|(tenant, tasks)| (tenant.to_owned(), tasks)).collect();
+        let mut broker = QueueTenants::default();
+        [counts("a", 10, 6), counts("b", 0, 3), counts("c", 1, 1)].into_iter().for_each(|c| broker.add(c));
+        let told = broker.with_fetched(&fetched);
+        assert_eq!(told.tenants, [counts("a", 14, 2), counts("b", 3, 0), counts("c", 1, 1)]);
+        let alone = QueueTenants::of_fetched(fetched);
+        assert_eq!(alone.tenants, [counts("a", 4, 0), counts("b", 9, 0), counts("gone", 2, 0)]);
+        assert_eq!((alone.total, alone.uncounted), (3, 0), "a task without a tenant is nobody's");
     }
 }

@@ -115,14 +115,16 @@ async fn shows_itself(program: &LocalProgram, directory: &Path) -> Failure {
     let directory = directory.display();
     let has = match told.get("url").and_then(Value::as_str) {
         Some(url) => format!(
-            "and has mounted its own console: open {}, or the address that a proxy before it has",
+            "and has mounted its own console: open {}, or the address that a proxy before it has.",
             one_line(url)
         ),
-        None => "and has mounted no console of its own, which `celeriac::web::Console` would be in one line"
+        None => "and has mounted no console. Mount one in that program, by \
+                 `App::new().service(celeriac::web::Console::new(&celeriac).authorize(..))`, \
+                 or stop the program and run this command again."
             .to_owned(),
     };
     Failure::Found(format!(
-        "The program of the store in `{directory}` runs, {has}. `celeriac top --directory {directory}` and `celeriac report --directory {directory}` ask that program in a terminal."
+        "The program of the store in `{directory}` runs, {has} `celeriac top --directory {directory}` and `celeriac report --directory {directory}` ask that program in a terminal."
     ))
 }
 

@@ -1,6 +1,7 @@
 //! The figures of all queues, for `celeriac report` and `celeriac top`: from an embedded store whose program does not run, from the
 //! program that has it open, or from all programs on RabbitMQ, by remote control.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +173,7 @@ impl FigureSource {
                 ..QueueFigures::named(name)
             };
             if QueueCondition::of(&queue).is_pressed() {
-                queue.top_tenant = top_tenant(store, &queue.name).await;
+                queue.top_tenant = top_tenant(store, &queue.name, BTreeMap::new()).await;
             }
             facts.queues.push(queue);
         }

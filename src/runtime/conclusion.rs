@@ -9,6 +9,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio::sync::oneshot;
+
 use super::Runtime;
 use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
@@ -25,13 +27,15 @@ use crate::task::{
 };
 
 /// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran, and `hooks` is `None` if neither
-/// the task nor the program has any that are called around runs. Returns the report for the queue's counters.
+/// the task nor the program has any that are called around runs. Who asks by `kept` is told whether the end is as safe as
+/// the broker makes it, once that is known. Returns the report for the queue's counters.
 pub(crate) async fn conclude(
     mut verdict: Verdict,
     delivery: Option<Delivery>,
     context: &Context,
     hooks: Option<&Hooks>,
     runtime: &Runtime,
+    kept: Option<oneshot::Sender<bool>>,
 ) -> Report {
     // First the fence: if the run has lost its lane, another run may be under way, and only that one's end counts.
     if let Some(delivery) = delivery.as_ref().filter(|delivery| delivery.fence().is_some())
@@ -68,15 +72,19 @@ pub(crate) async fn conclude(
         tracing::warn!(id = %context.id(), %error, "the state of a task that goes on is not stored");
     }
     // The settlement is waited for only where something hangs on it: a download is kept until it is known whether
-    // the record names it, a bar is shown until the record is there, and a hook must hear of nothing that may not
-    // have happened.
-    let told = event.is_some() || hooks.is_some_and(|hooks| waits_for_end(hooks, &runtime.hooks));
+    // the record names it, a bar is shown until the record is there, and a hook, or somebody who asks, must hear of
+    // nothing that may not have happened.
+    let told =
+        event.is_some() || kept.is_some() || hooks.is_some_and(|hooks| waits_for_end(hooks, &runtime.hooks));
     let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
     let is_settled = match settle(settle_of(verdict, context, runtime), delivery, context, runtime, wait) {
         Some(settled) => settled.await,
         None => true,
     };
     // From here on the end has happened, and may be told.
+    if let Some(kept) = kept {
+        let _ = kept.send(is_settled); // who has asked may be gone
+    }
     if let Some(ends) = ends.filter(|_| is_settled) {
         runtime.tell_ends(context.message_arc(), ends);
     }

@@ -257,7 +257,7 @@ impl Run {
         {
             tracing::info!(id = %record.id, task = record.task, state = %record.state, "a task that is over came again; what follows from it is sent, and its body does not run");
             let verdict = Verdict::Over(Box::new(record));
-            let end = conclude(verdict, Some(delivery), &self.context, hooks.as_ref(), &self.runtime);
+            let end = conclude(verdict, Some(delivery), &self.context, hooks.as_ref(), &self.runtime, None);
             return Box::pin(end).await;
         }
         let delivery = match self.begin(delivery).await {
@@ -275,7 +275,7 @@ impl Run {
         let entropy = if outcome.is_err() { rand::random() } else { 0 };
         let verdict = self.verdict(outcome, entropy);
         let ended_at = ended_at(&verdict);
-        let report = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime).await;
+        let report = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime, None).await;
         self.after_return(hooks.as_ref(), &report);
         // Whether a child process goes on is for its worker to say.
         let worker = if panicked && self.child.is_none() { AfterRun::Replaced } else { AfterRun::Stays };
@@ -335,7 +335,7 @@ impl Run {
             let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
             let verdict = judge.judge(Err(again));
             let hooks = self.runtime.hooks_without_run();
-            let end = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime);
+            let end = conclude(verdict, delivery, &self.context, hooks.as_ref(), &self.runtime, None);
             return Err(Box::pin(end).await);
         }
         // A window that ends with the start ends before the body: what the body has not read yet is then a matter

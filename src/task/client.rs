@@ -548,7 +548,8 @@ impl<T: Task> AsyncResult<T> {
     }
 
     /// Takes the task out of its queue. If the task runs already, `terminate` tells the run to end; without `terminate`
-    /// the run may go on, but is not tried again. Answers whether there was anything to revoke.
+    /// the run may go on, but is not tried again. Answers whether there was anything to revoke, when the end of a task
+    /// that waited is kept.
     ///
     /// # Errors
     /// The store could not be read.

@@ -153,7 +153,7 @@ impl Stage {
                 let ran = ran(&message, &verdict);
                 let context = Context::new(Arc::clone(&message), worker, Sinks::default());
                 let hooks = self.runtime.hooks_without_run();
-                conclude(*verdict, Some(delivery), &context, hooks.as_ref(), &self.runtime).await;
+                conclude(*verdict, Some(delivery), &context, hooks.as_ref(), &self.runtime, None).await;
                 return ran;
             }
         };
@@ -202,7 +202,7 @@ impl Stage {
         }
         let verdict = run.verdict(outcome, 0);
         let ran = ran(message, &verdict);
-        let report = conclude(verdict, delivery, &run.context, hooks.as_ref(), &self.runtime).await;
+        let report = conclude(verdict, delivery, &run.context, hooks.as_ref(), &self.runtime, None).await;
         run.after_return(hooks.as_ref(), &report);
         ran
     }

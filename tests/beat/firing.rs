@@ -22,6 +22,12 @@ async fn fires(key: &str, builder: Builder) {
     })
     .await;
     assert_each_once(key, INTERVAL, begin, end);
+    // The last ones are told, the newest first.
+    let told = status(&celeriac, key).await;
+    assert_eq!((told.past.len(), told.past[0].at), (20, told.last), "{told:?}");
+    assert_eq!(told.past[0].id, told.last_id);
+    let in_order = told.past.is_sorted_by(|newer, older| newer.at > older.at);
+    assert!(in_order && told.past.iter().all(|tick| tick.id.is_some()), "{told:?}");
     celeriac.shutdown().await.unwrap();
 }
 

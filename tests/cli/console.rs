@@ -95,7 +95,8 @@ async fn a_console_shows_a_store_to_whoever_has_its_address_and_lets_nobody_else
     let dir = tempfile::tempdir().expect("a directory");
     start(dir.path(), true).await.shutdown().await.expect("an end");
     let program = start(dir.path(), false).await;
-    write_letter::s("amina".to_owned()).id("letter").send(program.client()).await.expect("an enqueue");
+    let letter = write_letter::s("amina".to_owned()).id("letter").tenant("acme");
+    letter.send(program.client()).await.expect("an enqueue");
     program.shutdown().await.expect("an end");
 
     let console = Running::start(dir.path(), &[]);
@@ -118,8 +119,22 @@ async fn a_console_shows_a_store_to_whoever_has_its_address_and_lets_nobody_else
     let (head, body) = console.get("/console?format=json", &cookie);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(body.contains("\"name\":\"letters\"") && body.contains("\"ready\":1"), "{body}");
+    assert!(body.contains("\"condition\":\"unserved\""), "its program does not run: {body}");
+    let why = "No program that has answered serves it.";
+    let mut looks = (0..100).map(|_| console.get("/console/queue?name=letters", &cookie).1);
+    assert!(looks.any(|body| body.contains(why)), "the page of the queue says what presses it");
+    let (_, body) = console.get("/console", &cookie);
+    assert!(
+        body.contains("1 queue is served by nobody.") && body.contains("is served by nobody, and"),
+        "{body}"
+    );
     let (head, body) = console.get("/console/task?id=letter", &cookie);
     assert!(head.starts_with("HTTP/1.1 200") && body.contains("amina"), "{head}: {body}");
+    let (head, body) = console.get("/console/tenants?format=json", &cookie);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    for told in ["\"name\":\"acme\"", "\"ready\":1", "\"delivered\":0"] {
+        assert!(body.contains(told), "{told}: {body}");
+    }
 
     // It only shows.
     let revoke = "act=revoke&id=letter";

@@ -120,7 +120,12 @@ async fn a_console_for_a_store_whose_program_runs_leads_to_that_program() {
     let program = start(dir.path()).await;
     let (code, out, err) = told(dir.path(), &["console"]).await;
     assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
-    for text in ["has mounted no console", "`celeriac top --directory ", "`celeriac report --directory "] {
+    for text in [
+        "has mounted no console. Mount one in that program, by `App::new().service(celeriac::web::Console",
+        "or stop the program and run this command again.",
+        "`celeriac top --directory ",
+        "`celeriac report --directory ",
+    ] {
         assert!(err.contains(text), "{text}: {err}");
     }
     let console = Console::new(&program).at("admin/tasks");
@@ -132,6 +137,19 @@ async fn a_console_for_a_store_whose_program_runs_leads_to_that_program() {
         let (code, _, err) = told(dir.path(), &["console"]).await;
         assert!(code == Some(1) && err.contains(url), "{err}");
     }
+    // Neither is mounted any more.
+    let (code, _, err) = told(dir.path(), &["console"]).await;
+    assert!(code == Some(1) && err.contains("has mounted no console"), "{err}");
+    let first = init_service(App::new().service(Console::new(&program).at("first"))).await;
+    let second = init_service(App::new().service(Console::new(&program).at("second"))).await;
+    let leads_to = async |path: &str| {
+        let (_, _, err) = told(dir.path(), &["console"]).await;
+        assert!(err.contains(&format!("open http://127.0.0.1:8080/{path}, or")), "{err}");
+    };
+    leads_to("second").await;
+    drop(second);
+    leads_to("first").await;
+    drop(first);
     program.shutdown().await.expect("an end");
 }
 

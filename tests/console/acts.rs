@@ -13,7 +13,7 @@ use celeriac::{AsyncResult, Celeriac, State};
 use serde_json::json;
 
 use super::kit::{Browser, LONG, act, ask, browser, data, done, failed, get, on_both, open, page, start};
-use super::tasks::{fails, import, mail};
+use super::tasks::{fails, import, mail, waits};
 
 async fn is_paused(console: &Console, queue: &str) -> bool {
     let named = |told: &serde_json::Value| told["queue"]["name"] == queue;
@@ -139,8 +139,17 @@ async fn tasks_are_revoked_lanes_stopped_and_entries_run_by_hand() {
     let task = mail::s("a".into(), "b".into()).id("mine").send(celeriac.client()).await.unwrap();
     let shown = page(&console, "/confirm?act=revoke&id=mine&back=task%3Fid%3Dmine", |_| true).await;
     assert!(shown.contains("revoke the task mine") && shown.contains("name=\"terminate\""), "{shown}");
-    done(&console, &[("act", "revoke"), ("id", "mine"), ("back", "task?id=mine")]).await;
+    let shown = done(&console, &[("act", "revoke"), ("id", "mine"), ("back", "task?id=mine")]).await;
+    assert!(shown.contains("it is revoked"), "{shown}");
+    assert_eq!(task.state().await, Ok(State::Revoked), "the page was told when it was over");
     is_over(&task, State::Revoked).await;
+    // One that runs is over when its run is.
+    let runs = waits::s("a".into()).id("runs").send(celeriac.client()).await.unwrap();
+    data(&console, "/task?id=runs", |told| told["state"] == "STARTED").await;
+    let shown = done(&console, &[("act", "revoke"), ("id", "runs"), ("back", "task?id=runs")]).await;
+    assert!(shown.contains("its run goes on, and it is not tried again"), "{shown}");
+    runs.revoke(true).await.unwrap();
+    is_over(&runs, State::Revoked).await;
 
     for _ in 0..2 {
         import::s("malawi".into()).send(celeriac.client()).await.unwrap();

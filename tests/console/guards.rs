@@ -13,7 +13,7 @@ use celeriac::{Celeriac, TaskId};
 use serde_json::json;
 
 use super::kit::{act, builder, data, done, failed, get, open, page, start};
-use super::tasks::{fails, import, mail};
+use super::tasks::{fails, import, mail, notes};
 
 /// What must never be more than text.
 const EVIL: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
@@ -41,6 +41,9 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
     for name in ["mail", "keyed", queue.as_str()] {
         celeriac.pause(name).await.unwrap();
     }
+    let runs = notes::s(EVIL.into()).id("notes").send(client.clone()).await.unwrap();
+    page(&console, "/task?id=notes", |body| body.contains("As its user sees it")).await;
+    page(&console, "/downloads", |body| body.contains("In progress")).await;
     send_evil(&celeriac, &queue, "waits").await;
     send_evil(&celeriac, "mail", &format!("{EVIL} 2")).await;
     for _ in 0..2 {
@@ -71,6 +74,9 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
         ("/tasks".to_owned(), true),
         (format!("/tasks?find={id}&task={id}&argument={id}&error={id}&queue={id}"), true),
         ("/task?id=waits".to_owned(), true),
+        ("/task?id=notes".to_owned(), true),
+        ("/downloads".to_owned(), true),
+        ("/downloads?id=notes".to_owned(), true),
         (format!("/task?id={id}"), true),
         ("/failed".to_owned(), true),
         (format!("/failed?task=*&argument={id}&error={id}"), true),
@@ -117,6 +123,7 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
             part.body
         );
     }
+    runs.revoke(true).await.unwrap();
     celeriac.shutdown().await.unwrap();
 }
 

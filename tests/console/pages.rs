@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use celeriac::Celeriac;
-use celeriac::catalogue::{Pool, QueueRow, TargetClass};
-use celeriac::web::Console;
+use celeriac::catalogue::{Catalogue, Pool, PoolRow, QueueRow, TargetClass};
+use celeriac::web::{Console, Permission};
 use serde_json::{Value, json};
 
 use super::kit::{builder, data, embedded, failed, get, on_both, open, page, start};
@@ -242,6 +242,10 @@ async fn a_task_is_told_from_its_start_to_its_end() {
         for text in ["no such customer", "Run again as it was", "Delete", "Edit and run again"] {
             assert!(shown.contains(text), "{text}: {shown}");
         }
+        let (_, way) = shown.split_once("class=\"pad way\"").expect("its way");
+        let steps = ["PENDING, enqueued", "STARTED, last run", "attempt 1 failed", "FAILURE"];
+        let places: Vec<_> = steps.iter().map(|step| way.find(step)).collect();
+        assert!(places[0].is_some() && places.is_sorted(), "{places:?}: {way}");
         let exact = get(&console, "/arguments?id=bad").await;
         assert_eq!(exact.json(), json!({ "args": ["no such customer"], "kwargs": {} }));
         assert!(exact.header("content-disposition").starts_with("attachment"));
@@ -398,5 +402,33 @@ async fn what_the_catalogue_says_of_a_queue_is_on_its_page() {
     ];
     let is_right = |body: &str| says.iter().all(|text| body.contains(*text));
     page(&open(&celeriac), "/queue?name=exports", is_right).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_queue_tells_the_slots_that_it_shares_and_how_good_its_forecasts_are() {
+    let io = |name: &str| QueueRow::new(name).with_pool(Pool::Io).with_workers(4);
+    let catalogue = Catalogue::new()
+        .with_pool(Pool::Io, PoolRow::new(7).with_room(0).with_reserve(0))
+        .with_queue(io("reports"))
+        .with_queue(io("apart").with_shared(false));
+    let celeriac = Celeriac::builder().catalogue(catalogue).in_memory().start().await.unwrap();
+    let console = open(&celeriac);
+    let says = |body: &str| {
+        body.contains("0 of 7 of the pool io are taken · 0 tasks of all its queues wait here for one")
+            && body.contains("none has come to an outcome yet")
+    };
+    page(&console, "/queue?name=reports", says).await;
+    let told = data(&console, "/queue?name=reports", |told| told["slots"].is_object()).await;
+    assert_eq!(told["slots"], json!({ "pool": "io", "slots": 7, "running": 0, "waiting": 0 }));
+    let apart = data(&console, "/queue?name=apart", |told| told["queue"].is_object()).await;
+    assert_eq!(apart["slots"], Value::Null);
+    // The slots are those of other queues, too, which not everybody sees.
+    let clerk = Console::new(&celeriac).authorize(|_, check| {
+        let own = check.queue.as_deref().is_none_or(|queue| queue == "reports");
+        (own && check.permission == Permission::See).then_some("bola")
+    });
+    let told = data(&clerk, "/queue?name=reports", |told| told["queue"].is_object()).await;
+    assert_eq!(told["slots"], Value::Null);
     celeriac.shutdown().await.unwrap();
 }

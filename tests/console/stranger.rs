@@ -13,12 +13,8 @@ use super::tasks::{export, form, waits};
 
 #[actix_web::test]
 async fn a_stranger_finds_what_is_wrong_and_puts_it_right() {
-    // What waits in the broker is told apart by tenants, so few of the tasks are delivered.
-    let row = QueueRow::new("reports")
-        .with_pool(Pool::Io)
-        .with_workers(1)
-        .with_prefetch(4)
-        .with_target(Duration::from_secs(2));
+    let row =
+        QueueRow::new("reports").with_pool(Pool::Io).with_workers(1).with_target(Duration::from_secs(2));
     let celeriac = builder().queue(row).in_memory().start().await.unwrap();
     let client = celeriac.client();
     for (number, title) in [(16, "bad"), (17, "bad"), (18, "good")] {

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex};
 
-use celeriac::{TaskError, serial_task, task};
+use celeriac::{Context, TaskError, serial_task, task};
 use tokio::sync::Semaphore;
 
 /// What nobody ever gets: a body that asks for it runs until it is told to end.
@@ -41,6 +41,14 @@ pub async fn rejects(text: String) -> Result<(), TaskError> {
 pub async fn waits(name: String) -> Result<String, TaskError> {
     NOTHING.acquire().await.map_err(TaskError::from_display)?.forget();
     Ok(name)
+}
+
+/// Says what it does, and runs until it is told to end.
+#[task(name = "shop.notes", queue = "slow")]
+pub async fn notes(ctx: Context, text: String) -> Result<(), TaskError> {
+    ctx.progress_note(&text);
+    NOTHING.acquire().await.map_err(TaskError::from_display)?.forget();
+    Ok(())
 }
 
 #[serial_task(name = "shop.import", key = "{domain}", queue = "keyed")]

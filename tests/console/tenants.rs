@@ -1,14 +1,16 @@
 //! Tenants: who uses most, the pause of one, its weight; and a tenant that may see its own tasks and no others.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::web::{Console, Permission};
 use celeriac::{Celeriac, State};
 use serde_json::{Value, json};
 
-use super::kit::{LONG, act, data, done, embedded, failed, get, on_both, open, page, start};
-use super::tasks::{charge, export, fails, import};
+use super::kit::{LONG, act, builder, data, done, embedded, failed, get, on_both, open, page, start};
+use super::tasks::{charge, export, fails, import, waits};
 
 /// A console in which Acme may do everything with its own tasks, and nothing else.
 pub fn of_acme(celeriac: &Celeriac) -> Console {
@@ -317,4 +319,55 @@ async fn who_takes_the_id_of_a_failed_task_does_not_get_that_task() {
     let shown = done(&everybody, &[("act", "delete"), ("id", "taken"), ("back", "failed")]).await;
     assert!(shown.contains("1 task is deleted"), "{shown}");
     celeriac.shutdown().await.unwrap();
+}
+
+/// All of them are fetched, for the prefetch is larger than the flood.
+#[actix_web::test]
+async fn what_the_program_has_fetched_is_counted_and_all_that_look_see_the_same_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = || {
+        let row = QueueRow::new("reports").with_pool(Pool::Io).with_workers(1);
+        builder().queue(row.with_target(Duration::from_millis(1)))
+    };
+    for celeriac in [row().in_memory(), row().directory(dir.path())] {
+        let celeriac = celeriac.start().await.unwrap();
+        let (console, client) = (open(&celeriac), celeriac.client());
+        let runs = waits::s("the year".into()).queue("reports").send(client.clone()).await.unwrap();
+        let began = Instant::now();
+        while runs.state().await != Ok(State::Started) {
+            assert!(began.elapsed() < LONG, "it does not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for (tenant, count) in [("zoo", 30), ("acme", 3)] {
+            for n in 0..count {
+                export::s(tenant.into(), n).queue("reports").send(client.clone()).await.unwrap();
+            }
+        }
+        let ready = |told: &Value, name: &str| {
+            let tenants = told["tenants"].as_array().unwrap();
+            let found = tenants.iter().find(|one| one["name"] == name);
+            found.map(|one| (one["ready"].as_u64().unwrap(), one["delivered"].as_u64().unwrap()))
+        };
+        let expected = [("zoo", (30, 0)), ("acme", (3, 0))];
+        let is_right =
+            |told: &Value| expected.iter().all(|(name, counts)| ready(told, name) == Some(*counts));
+        data(&console, "/tenants", is_right).await;
+
+        let told = celeriac.tenants("reports", 10).await.unwrap();
+        let told: Vec<_> =
+            told.tenants.iter().map(|one| (one.tenant.as_str(), (one.ready, one.unsettled))).collect();
+        assert_eq!(told, expected);
+        assert_eq!(celeriac.queue("reports").await.unwrap().ready, 33);
+
+        let report = celeriac.report().await;
+        let queue = report.queues.iter().find(|queue| queue.name == "reports").unwrap();
+        let top = queue.top_tenant.as_ref().unwrap();
+        assert_eq!((top.tenant.as_str(), top.ready, top.tenants, top.or_more), ("zoo", 30, 2, false));
+        let says = "Tenant `zoo` has 30 of its 33 ready tasks; 1 other tenant has some.";
+        let causes = &report.of_queue("reports").unwrap().causes;
+        assert!(causes.iter().any(|cause| cause.says == says), "{causes:?}");
+        page(&console, "/queue?name=reports", |body| body.contains(says)).await;
+        runs.revoke(true).await.unwrap();
+        celeriac.shutdown().await.unwrap();
+    }
 }

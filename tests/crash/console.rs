@@ -28,8 +28,9 @@ const KILLS: u64 = 5;
 const SEVERAL: usize = 20;
 
 /// What the console can do that is there after a restart.
-const ACTS: [&str; 20] = [
+const ACTS: [&str; 23] = [
     "revoke",
+    "revoke_fetched",
     "retry",
     "edit",
     "delete",
@@ -47,6 +48,8 @@ const ACTS: [&str; 20] = [
     "set_concurrency",
     "unblock",
     "bulk_purge",
+    "bulk_revoke",
+    "bulk_retry",
     "bulk_move",
     "undo_bulk",
 ];
@@ -167,15 +170,19 @@ impl Desk {
     /// Makes what the act of this round is about.
     async fn prepare(&self, act: &str, round: u64) -> Result<(), Failure> {
         match act {
-            // It waits for its time, so the store itself ends it. Of one that stands in a queue already, the queue is told, and
-            // its end is written a moment after the answer.
+            // It waits for its time, so the store itself ends it.
             "revoke" => {
                 let hour = Duration::from_secs(3_600);
                 waits::s("amina".into()).id(id(round)).countdown(hour).delay().await?;
                 Ok(())
             }
+            // It is in the hands of its queue, which ends it.
+            "revoke_fetched" => {
+                waits::s("amina".into()).id(id(round)).delay().await?;
+                self.until_fetched(&TaskId::from(id(round))).await
+            }
             "retry" | "edit" | "delete" => self.fail([id(round)], round).await,
-            "retry_all" | "delete_all" => self.fail(ids(round), round).await,
+            "retry_all" | "delete_all" | "bulk_retry" => self.fail(ids(round), round).await,
             "run_now" => {
                 // Those of the rounds before go, so that there is none or one. Beat answers when it leads.
                 for waiting in self.waiting(&TaskFilter::new().task("kept.yearly")?).await? {
@@ -211,7 +218,7 @@ impl Desk {
                 self.celeriac.persistent().pause("io2").await?;
                 if ended.is_err() { Ok(()) } else { Err("it has not failed".into()) }
             }
-            "bulk_purge" | "bulk_move" => self.send(ids(round), round).await,
+            "bulk_purge" | "bulk_revoke" | "bulk_move" => self.send(ids(round), round).await,
             "undo_bulk" => {
                 self.send(ids(round), round).await?;
                 let act = self.celeriac.bulk().purge(&BrakeRule::new().tenant(tenant(round))).await?;
@@ -224,9 +231,10 @@ impl Desk {
 
     /// The form of the act of this round.
     async fn fields(&self, act: &str, round: u64) -> Result<Vec<(&'static str, String)>, Failure> {
-        let mut fields = vec![("act", act.to_owned())];
+        let form = if act == "revoke_fetched" { "revoke" } else { act };
+        let mut fields = vec![("act", form.to_owned())];
         match act {
-            "revoke" | "retry" | "delete" => fields.push(("id", id(round))),
+            "revoke" | "revoke_fetched" | "retry" | "delete" => fields.push(("id", id(round))),
             "edit" => {
                 fields.extend([("id", id(round)), ("args", "[\"right\"]".into()), ("kwargs", "{}".into())])
             }
@@ -259,7 +267,7 @@ impl Desk {
                 ]);
             }
             "unblock" => fields.extend([("scope", "kept.blocks".into()), ("key", id(round))]),
-            "bulk_purge" => fields.push(("tenant", tenant(round))),
+            "bulk_purge" | "bulk_revoke" | "bulk_retry" => fields.push(("tenant", tenant(round))),
             "bulk_move" => fields.extend([("tenant", tenant(round)), ("to", "cpu".into())]),
             "undo_bulk" => {
                 let acts = self.celeriac.bulk().acts().await?;
@@ -275,10 +283,8 @@ impl Desk {
     /// Whether the act of this round was done. What is half done is an error.
     async fn found(&self, act: &str, round: u64) -> Result<bool, Failure> {
         match act {
-            "revoke" => {
-                let record = self.celeriac.client().result(&TaskId::from(id(round))).await?;
-                let is_revoked = record.is_some_and(|record| record.state == State::Revoked);
-                match (self.waits(id(round)).await?, is_revoked) {
+            "revoke" | "revoke_fetched" => {
+                match (self.waits(id(round)).await?, self.is_revoked(id(round)).await?) {
                     (true, false) => Ok(false),
                     (false, true) => Ok(true),
                     half => Err(format!("it waits, and is revoked: {half:?}").into()),
@@ -344,7 +350,9 @@ impl Desk {
                 }
             }
             "unblock" => Ok(self.lane("kept.blocks", round).await?["blocked"].is_null()),
-            "bulk_purge" | "bulk_move" | "undo_bulk" => self.found_bulk(act, round).await,
+            "bulk_purge" | "bulk_revoke" | "bulk_retry" | "bulk_move" | "undo_bulk" => {
+                self.found_bulk(act, round).await
+            }
             other => Err(format!("there is no act {other}").into()),
         }
     }
@@ -364,12 +372,18 @@ impl Desk {
                 return Err(format!("{ended:?}").into());
             }
         }
+        if act == "bulk_retry" {
+            return self.each(ids(round), is_done, async |id| self.is_back(id).await).await;
+        }
+        if act == "bulk_revoke" {
+            self.each(ids(round), is_done, async |id| self.is_revoked(id).await).await?;
+        }
         let count = self.celeriac.bulk().count_waiting(&rule).await?;
         let in_queue = |queue: &str| count.by_queue.get(queue).copied().unwrap_or_default();
         let several = SEVERAL as u64;
         let expected = match (act, is_done) {
             ("bulk_move", true) => (0, several),
-            ("bulk_purge", true) | ("undo_bulk", false) => (0, 0),
+            ("bulk_purge" | "bulk_revoke", true) | ("undo_bulk", false) => (0, 0),
             _ => (several, 0),
         };
         let there = (in_queue("io"), in_queue("cpu"));
@@ -388,7 +402,7 @@ impl Desk {
     async fn fail(&self, ids: impl IntoIterator<Item = String>, round: u64) -> Result<(), Failure> {
         self.celeriac.persistent().reset("io2").await?;
         for id in ids {
-            let failed = fails::s(tenant(round)).id(id.clone()).delay().await?;
+            let failed = fails::s(tenant(round)).id(id.clone()).tenant(tenant(round)).delay().await?;
             if failed.get(PATIENCE).await.is_ok() {
                 return Err(format!("{id} has not failed").into());
             }
@@ -409,6 +423,21 @@ impl Desk {
             1 => Ok(true),
             more => Err(format!("it waits {more} times").into()),
         }
+    }
+
+    /// Waits until the queue of a task has it.
+    async fn until_fetched(&self, id: &TaskId) -> Result<(), Failure> {
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while self.celeriac.client().state(id).await? != State::Received {
+            look.tick().await;
+        }
+        Ok(())
+    }
+
+    /// Whether the task has ended as a revoked one.
+    async fn is_revoked(&self, id: String) -> Result<bool, Failure> {
+        let record = self.celeriac.client().result(&TaskId::from(id)).await?;
+        Ok(record.is_some_and(|record| record.state == State::Revoked))
     }
 
     /// Whether the task is kept as a failed one.
@@ -440,6 +469,21 @@ impl Desk {
             all &= is_so(id).await?;
         }
         Ok(all)
+    }
+
+    /// Looks that what an act does is done to each if it `is_done`, and to none if it is not.
+    async fn each(
+        &self,
+        ids: impl IntoIterator<Item = String>,
+        is_done: bool,
+        is_so: impl AsyncFn(String) -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        for id in ids {
+            if is_so(id.clone()).await? != is_done {
+                return Err(format!("the act was noted: {is_done}, and to {id} it was not so").into());
+            }
+        }
+        Ok(is_done)
     }
 
     /// The brakes about the tenant of this round.

@@ -34,6 +34,27 @@ async fn what_has_not_started_never_does() {
     .await;
 }
 
+/// The answer comes when the end is kept, wherever the task waited.
+#[tokio::test]
+async fn who_looks_after_the_answer_sees_the_end() {
+    on_both(|celeriac| async move {
+        celeriac.pause("io").await.unwrap();
+        let mut tasks = Vec::new();
+        for n in 0..50 {
+            let fetched = add::s(n, 1).queue("io").send(celeriac.client()).await.unwrap();
+            until_state(fetched.id(), &celeriac, State::Received).await;
+            tasks.push(fetched);
+        }
+        tasks.push(add::s(1, 1).queue("io").countdown(LONG).send(celeriac.client()).await.unwrap());
+        for task in tasks {
+            assert_eq!(task.revoke(false).await, Ok(true));
+            assert_eq!(task.state().await, Ok(State::Revoked));
+        }
+        celeriac.resume("io").await.unwrap();
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_running_body_on_the_event_loop_is_dropped() {
     on_both(|celeriac| async move {

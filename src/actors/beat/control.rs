@@ -57,6 +57,7 @@ pub(super) fn status_of(name: &str, live: &LiveEntry, agenda: &Agenda) -> EntryS
         tenants: live.tenants.as_ref().map(Tenants::len),
         published: live.published,
         coalesced: live.coalesced,
+        past: live.past.iter().cloned().collect(),
         error: live.error.clone(),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::BeatParts;
 use super::memory::{Fired, fired_key};
+use super::status::PastTick;
 use super::tick::{DueTick, PublishReport};
 use crate::core::calendar::{Fire, tick_id};
 use crate::task::{Periodic, TaskId};
@@ -11,8 +12,8 @@ use crate::task::{Periodic, TaskId};
 pub(super) struct RoundOutcome {
     pub(super) note: Option<String>,
     pub(super) fired: Fired,
-    pub(super) published: u64,
-    pub(super) coalesced: u64,
+    /// The ticks that are decided, in their order.
+    pub(super) decided: Vec<PastTick>,
     /// `None`: all ticks are decided.
     pub(super) stop: Option<RoundStop>,
 }
@@ -36,7 +37,7 @@ pub(super) async fn publish_all(
     note: Option<String>,
     fired: Fired,
 ) -> RoundOutcome {
-    let mut outcome = RoundOutcome { note, fired, published: 0, coalesced: 0, stop: None };
+    let mut outcome = RoundOutcome { note, fired, decided: Vec::new(), stop: None };
     for at in &fire.ticks {
         let id = TaskId::from(tick_id(&entry.name, *at));
         let before = outcome.fired.id.clone().map(|id| (id, outcome.fired.expires));
@@ -52,18 +53,19 @@ pub(super) async fn publish_all(
             published: String::new(),
             dropped: dropped.text(),
         };
+        let told = PastTick { at: *at, id: Some(id.to_string()) };
         let published = Fired { id: Some(id), expires: tick.expires_at(parts), ..dropped.clone() };
         tick.published = published.text();
         match tick.publish(parts).await {
             Ok(PublishReport::Published) => {
                 outcome.note = Some(published.text());
                 outcome.fired = published;
-                outcome.published += 1;
+                outcome.decided.push(told);
             }
             Ok(PublishReport::Coalesced) => {
                 outcome.note = Some(dropped.text());
                 outcome.fired = dropped;
-                outcome.coalesced += 1;
+                outcome.decided.push(PastTick { id: None, ..told });
             }
             Ok(PublishReport::Held(id)) => outcome.stop = Some(RoundStop::Held(id)),
             Ok(PublishReport::Outdated) => outcome.stop = Some(RoundStop::Outdated),

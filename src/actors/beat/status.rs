@@ -20,6 +20,17 @@ pub enum EntryOrigin {
     RunTime,
 }
 
+/// A tick of a periodic entry that is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PastTick {
+    /// The time of the tick.
+    #[serde(serialize_with = "crate::core::json_time::iso")]
+    pub at: Timestamp,
+    /// The id of its task; `None`: it was dropped, because the tick before it was not over.
+    pub id: Option<String>,
+}
+
 /// A periodic entry as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -53,6 +64,9 @@ pub struct EntryStatus {
     pub published: u64,
     /// Ticks that were dropped in that time, because the tick before was not over.
     pub coalesced: u64,
+    /// The last twenty ticks that were decided in that time, the newest first. An entry that fires for tenants has
+    /// none.
+    pub past: Vec<PastTick>,
     /// Why the last tick could not be published, or the tenants could not be listed; `None`: that has succeeded
     /// since.
     pub error: Option<String>,

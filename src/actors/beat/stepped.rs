@@ -84,7 +84,7 @@ impl SteppedBeat {
         let before = std::mem::replace(self, Self::begin(Arc::clone(&self.parts)).await?);
         for (name, live) in &mut self.entries {
             if let Some(before) = before.entries.get(name) {
-                (live.published, live.coalesced) = (before.published, before.coalesced);
+                live.take_counts(before);
             }
         }
         Ok(())
@@ -152,9 +152,8 @@ impl SteppedBeat {
             let Some(live) = self.entries.get_mut(&fire.entry) else { continue };
             let (entry, note, fired) = (Arc::clone(&live.entry), live.note.clone(), live.fired.clone());
             let outcome = publish_all(&self.parts, &entry, &fire, note, fired).await;
-            let RoundOutcome { note, fired, published, coalesced, stop } = outcome;
-            live.published += published;
-            live.coalesced += coalesced;
+            let RoundOutcome { note, fired, decided, stop } = outcome;
+            live.take_decided(decided);
             live.error = match &stop {
                 Some(RoundStop::Failed(error)) => Some(error.clone()),
                 _ => None,

@@ -34,7 +34,7 @@ impl Queue {
         match self.runtime.sent_away(delivery.message()) {
             None => Some(delivery),
             Some(verdict) => {
-                self.end_unstarted(delivery.tag(), delivery, verdict);
+                self.end_unstarted(delivery, verdict);
                 None
             }
         }
@@ -54,7 +54,7 @@ impl Queue {
             if let Some(delivery) = self.backlog.remove(tag) {
                 self.let_next_come(tag);
                 self.remove_from_pool(tag);
-                self.end_unstarted(tag, delivery, verdict);
+                self.end_unstarted(delivery, verdict);
             }
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actix::dev::MessageResponse;
 use actix::{Handler, Message, ResponseFuture};
 use futures_util::future::{OptionFuture, join_all};
+use tokio::sync::oneshot;
 
 use super::super::progress::ActorProgressHub;
 use super::super::running::RunningTask;
@@ -14,8 +15,7 @@ use super::super::worker::GetRun;
 use super::Queue;
 use super::turns::TurnQuestion;
 use crate::runtime::task_location::{QueuePosition, TaskLocation};
-use crate::task::clock::now;
-use crate::task::{Context, Interrupt, Judge, State, TaskId};
+use crate::task::{Context, Interrupt, State, TaskId};
 
 impl Queue {
     fn run_of(&self, id: &TaskId) -> Option<&Context> {
@@ -140,10 +140,11 @@ pub(crate) struct Revoke {
 }
 
 /// What came of a revocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, MessageResponse)]
+#[derive(Debug, MessageResponse)]
 pub(crate) enum Revoked {
-    /// The task waited here, and is over.
-    Ended,
+    /// The task waited here, and never starts. Its end is told to the broker; the receiver says whether it is kept,
+    /// once that is known.
+    Ended(oneshot::Receiver<bool>),
     /// The task runs here, and is revoked.
     Done,
     /// The task is on its way from one place to another: ask again.
@@ -161,15 +162,10 @@ impl Handler<Revoke> for Queue {
         {
             self.let_next_come(tag);
             self.remove_from_pool(tag);
-            let message = Arc::clone(delivery.message());
-            self.end_unstarted(tag, delivery, Judge::unstarted(&message, now()).revoked_waiting());
-            return Revoked::Ended;
+            return Revoked::Ended(self.end_revoked(delivery));
         }
         if let Some(delivery) = self.unchecked.remove(&id) {
-            let message = Arc::clone(delivery.message());
-            let verdict = Judge::unstarted(&message, now()).revoked_waiting();
-            self.end_unstarted(delivery.tag(), delivery, verdict);
-            return Revoked::Ended;
+            return Revoked::Ended(self.end_revoked(delivery));
         }
         match self.run_of(&id) {
             Some(run) if run.revoke(terminate) => Revoked::Done,

@@ -109,8 +109,8 @@ impl Queue {
         let (ended, clear): (Vec<_>, Vec<_>) =
             checked.into_iter().partition(|delivery| revoked.contains(&delivery.message().id));
         for delivery in ended {
-            let message = Arc::clone(delivery.message());
-            self.end_unstarted(delivery.tag(), delivery, Judge::unstarted(&message, now()).revoked_waiting());
+            let verdict = Judge::unstarted(delivery.message(), now()).revoked_waiting();
+            self.end_unstarted(delivery, verdict);
         }
         let (copies, clear): (Vec<_>, Vec<_>) =
             clear.into_iter().partition(|delivery| copies.contains(&delivery.tag()));

@@ -27,6 +27,8 @@ mod stats;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+#[cfg(any(unix, feature = "web"))]
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -77,9 +79,10 @@ pub(super) struct ControlState {
     /// The socket in the directory of the store; empty if there is none.
     #[cfg(unix)]
     pub(super) local: Mutex<Option<LocalSocket>>,
-    /// Where the console of this program answers, as far as it knows; `None`: it has mounted none.
+    /// Where the consoles of this program answer, as far as they know. The routes of each own its address, so one that
+    /// is not mounted any more has none.
     #[cfg(any(unix, feature = "web"))]
-    pub(super) console: Mutex<Option<String>>,
+    consoles: Mutex<Vec<Weak<str>>>,
 }
 
 impl Default for ControlState {
@@ -96,7 +99,7 @@ impl Default for ControlState {
             #[cfg(unix)]
             local: Mutex::default(),
             #[cfg(any(unix, feature = "web"))]
-            console: Mutex::default(),
+            consoles: Mutex::default(),
         }
     }
 }
@@ -105,13 +108,22 @@ impl ControlState {
     fn added(&self) -> MutexGuard<'_, Vec<QueueRow>> {
         self.added.lock()
     }
+
+    /// Where the console answers that was mounted last and still is.
+    #[cfg(unix)]
+    pub(super) fn console(&self) -> Option<Arc<str>> {
+        self.consoles.lock().iter().rev().find_map(Weak::upgrade)
+    }
 }
 
 #[cfg(feature = "web")]
 impl super::handle::Celeriac {
-    /// Notes where the console of this program answers, for whoever asks the program by the socket of its store.
-    pub(crate) fn note_console(&self, url: String) {
-        *self.inner.control.console.lock() = Some(url);
+    /// Notes where a console of this program answers, for whoever asks the program by the socket of its store. It is
+    /// known for as long as somebody else holds the address.
+    pub(crate) fn note_console(&self, url: &Arc<str>) {
+        let mut consoles = self.inner.control.consoles.lock();
+        consoles.retain(|mounted| mounted.strong_count() > 0);
+        consoles.push(Arc::downgrade(url));
     }
 }
 

@@ -198,7 +198,7 @@ fn ruled_out(queue: &QueueFigures, lanes: &[&BlockedLane], speaker: &Speaker<'_>
     if lanes.is_empty() {
         all.push(of_queue("lane_blocked", "No failure has blocked a lane of it."));
     }
-    if let Some(top) = queue.top_tenant.as_ref().filter(|top| !floods(top, queue)) {
+    if let Some(top) = queue.top_tenant.as_ref().filter(|top| !top.or_more && !floods(top, queue)) {
         let says = match top.tenant.is_empty() {
             true => "No tenant has tasks in it.",
             false => "No tenant floods it.",
@@ -262,11 +262,16 @@ impl QueuePressure<'_> {
             }
             Self::Flood { top, ready } => {
                 let tenants = match top.tenants {
+                    _ if top.or_more => {
+                        "the broker does not tell whose those are that it has not delivered".to_owned()
+                    }
                     0 | 1 => "no other tenant has any".to_owned(),
                     all => counted(all - 1, "other tenant has some", "other tenants have some"),
                 };
                 let tasks = counted(*ready, "ready task", "ready tasks");
-                format!("Tenant `{}` has {} of its {tasks}; {tenants}.", top.tenant, grouped(top.ready))
+                let (least, own) =
+                    (if top.or_more { "at least " } else { "" }, grouped(top.ready.min(*ready)));
+                format!("Tenant `{}` has {least}{own} of its {tasks}; {tenants}.", top.tenant)
             }
             Self::LongRun(LongestRun { id, task, since }) => capitalized(&format!(
                 "task {id} (`{task}`) runs {} in it, the longest of its runs",

@@ -143,10 +143,13 @@ pub enum QueueService {
 pub struct TopTenant {
     /// The name of the tenant.
     pub tenant: String,
-    /// How many of its tasks could start and are not with workers.
+    /// How many of its tasks could start, in the broker or fetched by a program.
     pub ready: u64,
     /// How many tenants have tasks there.
     pub tenants: u64,
+    /// Whether it may have more: the broker does not tell whose tasks it has not delivered, so only those count that a
+    /// program has fetched.
+    pub or_more: bool,
 }
 
 /// The run of a queue that has gone on for the longest time.
@@ -304,10 +307,16 @@ impl QueueFigures {
             paused: one.paused && other.paused,
             halted: one.halted.filter(|_| other.halted.is_some()),
             away: one.away && other.away,
-            top_tenant: one.top_tenant.or(other.top_tenant),
+            top_tenant: fuller(one.top_tenant, other.top_tenant),
             longest_run,
             name: one.name,
             service: one.service,
         }
     }
+}
+
+/// What is known of the tenant with the most tasks, of what two programs say: who counts all tasks of a queue knows
+/// more than who counts his own, and of two of those the one who has more of one tenant.
+fn fuller(one: Option<TopTenant>, other: Option<TopTenant>) -> Option<TopTenant> {
+    [other, one].into_iter().flatten().max_by_key(|top| (!top.or_more, top.ready))
 }

@@ -88,7 +88,9 @@ fn too_few_workers_are_named_and_the_others_ruled_out() {
 
 #[test]
 fn a_flood_of_one_tenant_comes_before_the_workers_that_it_takes() {
-    let top = |tenant: &str, ready, tenants| Some(TopTenant { tenant: tenant.to_owned(), ready, tenants });
+    let top = |tenant: &str, ready, tenants| {
+        Some(TopTenant { tenant: tenant.to_owned(), ready, tenants, or_more: false })
+    };
     let flooded = found(QueueFigures { top_tenant: top("malaria", 214, 3), ..late() });
     assert_eq!(causes(&flooded), ["flood", "queue_full"]);
     assert_eq!(
@@ -103,6 +105,41 @@ fn a_flood_of_one_tenant_comes_before_the_workers_that_it_takes() {
         assert!(ruled_out(&even).contains(&"flood"));
     }
     assert!(!ruled_out(&found(late())).contains(&"flood"), "nobody has looked");
+}
+
+#[test]
+fn a_flood_that_a_program_has_fetched_is_seen_where_the_broker_tells_no_tenants() {
+    let fetched = |ready| {
+        let top = TopTenant { tenant: "malaria".to_owned(), ready, tenants: 3, or_more: true };
+        QueueFigures { top_tenant: Some(top), ..late() }
+    };
+    let flooded = found(fetched(214));
+    assert_eq!(causes(&flooded), ["flood", "queue_full"]);
+    let says = "Tenant `malaria` has at least 214 of its 231 ready tasks; the broker does not tell whose those are that it has not delivered.";
+    assert_eq!(flooded.causes[0].says, says);
+    let unknown = found(fetched(100));
+    assert_eq!(causes(&unknown), ["queue_full"]);
+    assert!(!ruled_out(&unknown).contains(&"flood"), "the others may be its, too");
+}
+
+#[test]
+fn of_two_programs_the_one_that_knows_more_of_the_tenants_is_believed() {
+    let says = |top: Option<(u64, bool)>| {
+        let top =
+            top.map(|(ready, or_more)| TopTenant { tenant: "t".to_owned(), ready, tenants: 2, or_more });
+        let queues = vec![QueueFigures { top_tenant: top, ..late() }];
+        ReportFacts { queues, ..ReportFacts::at(NOW) }
+    };
+    for (one, other, expected) in [
+        (None, Some((5, true)), Some((5, true))),
+        (Some((9, true)), Some((5, false)), Some((5, false))),
+        (Some((5, true)), Some((9, true)), Some((9, true))),
+        (Some((5, false)), None, Some((5, false))),
+    ] {
+        let merged = ReportFacts::at(NOW).merged(vec![says(one), says(other)]);
+        let top = merged.queues[0].top_tenant.as_ref().map(|top| (top.ready, top.or_more));
+        assert_eq!(top, expected);
+    }
 }
 
 #[test]
@@ -272,12 +309,12 @@ proptest! {
     #[test]
     fn any_figures_are_explained(
         numbers in prop::array::uniform8(0u64..400),
-        switches in prop::array::uniform4(any::<bool>()),
+        switches in prop::array::uniform5(any::<bool>()),
         target in prop::option::of(0u64..400),
         service in 0usize..4,
     ) {
         let [ready, running, workers, held, waited, blocked, held_for, top] = numbers;
-        let [paused, away, is_halted, looked] = switches;
+        let [paused, away, is_halted, looked, is_part] = switches;
         let services =
             [QueueService::Served, QueueService::Silent, QueueService::ProgramStopped, QueueService::NoProgram];
         let queue = QueueFigures {
@@ -293,7 +330,12 @@ proptest! {
             away,
             halted: is_halted.then(|| "it has died".to_owned()),
             service: services[service],
-            top_tenant: looked.then(|| TopTenant { tenant: "t".to_owned(), ready: top, tenants: 2 }),
+            top_tenant: looked.then(|| TopTenant {
+                tenant: "t".to_owned(),
+                ready: top,
+                tenants: 2,
+                or_more: is_part,
+            }),
             ..QueueFigures::named("q")
         };
         let needs = QueueCondition::of(&queue).needs_a_person();

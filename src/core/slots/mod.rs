@@ -44,6 +44,7 @@ mod tenant;
 mod tests;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -449,6 +450,20 @@ impl Slots {
     /// The number of tasks that gates hold in a queue.
     pub fn held(&self, queue: usize) -> usize {
         self.queues.get(queue).map_or(0, |queue| queue.held.len())
+    }
+
+    /// How many tasks of each tenant wait in a queue for a slot, those of grants included that the queue has not taken.
+    /// Those that gates hold are not among them. The name is empty for tasks without a tenant. It costs as much as
+    /// there are tenants.
+    pub fn waiting_of(&self, queue: usize) -> BTreeMap<&str, u64> {
+        let mut waiting = BTreeMap::new();
+        let Some(of) = self.queues.get(queue) else { return waiting };
+        let lines = of.lines.iter().map(|(tenant, line)| (*tenant, line.items.len() as u64));
+        let grants = of.granted.iter().filter_map(|run| Some((self.runs.get(run)?.tenant, 1)));
+        for (tenant, tasks) in lines.chain(grants) {
+            *waiting.entry(&*self.tenants.accounts[tenant].name).or_default() += tasks;
+        }
+        waiting
     }
 
     /// The tenants that have work here or have had more than their share, in the order of their names.

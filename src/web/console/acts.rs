@@ -30,7 +30,7 @@ use crate::app::BulkAction;
 use crate::broker::{TaskEdit, TaskFilter};
 use crate::core::brake::BrakeAction;
 use crate::task::clock::now;
-use crate::task::{Arguments, TaskId};
+use crate::task::{Arguments, State, TaskId};
 
 /// The most workers that the page gives a queue: a slip of the finger is not to cost all memory.
 const MOST_WORKERS: usize = 100_000;
@@ -292,9 +292,15 @@ impl OperatorAct {
                 Ok("done, also after a restart".to_owned())
             }
             Self::Revoke { id, terminate } => {
-                let was_there = celeriac.client().revoke(id, *terminate).await?;
-                let outcome =
-                    if was_there { "it is revoked" } else { "there was nothing to revoke: it was over" };
+                let client = celeriac.client();
+                if !client.revoke(id, *terminate).await? {
+                    return Ok("there was nothing to revoke: it was over".to_owned());
+                }
+                let outcome = match (client.state(id).await, terminate) {
+                    (Ok(State::Started), true) => "its run is told to end, and it is not tried again",
+                    (Ok(State::Started), false) => "its run goes on, and it is not tried again",
+                    _ => "it is revoked",
+                };
                 Ok(outcome.to_owned())
             }
             Self::Retry { id } => {

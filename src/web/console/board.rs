@@ -14,7 +14,7 @@ use crate::actors::RunningTask;
 use crate::app::{ControlError, Replies};
 use crate::catalogue::{QueueRow, format_span};
 use crate::core::Timestamp;
-use crate::core::report::{QueueCondition, promise_used, rank};
+use crate::core::report::{QueueCondition, QueueFigures, promise_used, rank};
 use crate::task::clock::now;
 
 /// How long a look at the queues is shared.
@@ -41,6 +41,9 @@ impl QueueCondition {
 pub(super) struct QueueLine {
     #[serde(flatten)]
     pub(super) status: QueueStatus,
+    /// What a report takes of the status.
+    #[serde(skip)]
+    pub(super) figures: QueueFigures,
     pub(super) condition: QueueCondition,
     /// The wait of the oldest ready task as a part of the target; `None`: the queue promises nothing.
     pub(super) promise_used: Option<f64>,
@@ -51,8 +54,7 @@ pub(super) struct QueueLine {
 }
 
 impl QueueLine {
-    pub(super) fn of(row: Option<&QueueRow>, status: &QueueStatus) -> Self {
-        let figures = status.figures();
+    fn of(row: Option<&QueueRow>, status: &QueueStatus, figures: QueueFigures) -> Self {
         Self {
             condition: QueueCondition::of(&figures),
             promise_used: promise_used(&figures),
@@ -60,6 +62,7 @@ impl QueueLine {
             description: row.and_then(|row| row.description.clone()),
             typical_duration: row.and_then(|row| row.typical_duration.clone()),
             status: status.clone(),
+            figures,
         }
     }
 }
@@ -107,9 +110,12 @@ impl QueueBoard {
         let catalogue = visit.console.celeriac.catalogue();
         let row = |name: &str| catalogue.queues.iter().find(|row| row.name == name);
         let seen = replies.iter().filter(|status| visit.viewer.sees(&status.name));
-        let mut seen: Vec<_> = seen.map(|status| (status.figures(), status)).collect();
+        let service = visit.console.celeriac.service();
+        let figures = |status: &QueueStatus| QueueFigures { service, ..status.figures() };
+        let mut seen: Vec<_> = seen.map(|status| (figures(status), status)).collect();
         seen.sort_by(|(one, _), (other, _)| rank(one).cmp(&rank(other)));
-        let queues = seen.iter().map(|(_, status)| QueueLine::of(row(&status.name), status)).collect();
+        let line = |(figures, status): (_, &QueueStatus)| QueueLine::of(row(&status.name), status, figures);
+        let queues = seen.into_iter().map(line).collect();
         let missing = replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
         Ok(Self { at, queues, missing })
     }

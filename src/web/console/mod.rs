@@ -257,8 +257,9 @@ impl Console {
 impl HttpServiceFactory for Console {
     fn register(self, config: &mut AppService) {
         let server = config.config();
-        self.celeriac.note_console(url_of(&self.public, server.secure(), server.local_addr()));
-        routes::scope(&self).register(config);
+        let url: Arc<str> = url_of(&self.public, server.secure(), server.local_addr()).into();
+        self.celeriac.note_console(&url);
+        routes::scope(&self, url).register(config);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The routes, and the forms in which a page is answered.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use actix_web::dev::HttpServiceFactory;
 use actix_web::http::{StatusCode, header};
@@ -20,7 +21,8 @@ use crate::broker::TaskFilter;
 /// The most bytes of a form.
 const MOST_FORM: usize = 1 << 20;
 
-pub(super) fn scope(console: &Console) -> impl HttpServiceFactory + use<> {
+/// The routes of a console. They own its address, `url`, which is known for as long as they are mounted.
+pub(super) fn scope(console: &Console, url: Arc<str>) -> impl HttpServiceFactory + use<> {
     let page = |path: &str, page: PageName| {
         let show = move |request: HttpRequest, console: web::Data<Console>| show(request, console, page);
         Resource::new(path.to_owned())
@@ -30,6 +32,7 @@ pub(super) fn scope(console: &Console) -> impl HttpServiceFactory + use<> {
     };
     let mut scope = web::scope(&console.path)
         .app_data(web::Data::new(console.clone()))
+        .app_data(url)
         .app_data(web::FormConfig::default().limit(MOST_FORM))
         .service(page("", PageName::Queues))
         .service(page("/", PageName::Queues));

@@ -13,6 +13,7 @@ use super::shared_looks::Looked;
 use super::visit::ConsoleVisit;
 use super::{Console, brake_form};
 use crate::app::{ControlError, HistoryBy, HistoryCounts};
+use crate::broker::QueueTenants;
 use crate::core::Timestamp;
 use crate::core::accounts::OTHER;
 use crate::task::clock::now;
@@ -29,9 +30,9 @@ const HOUR: Duration = Duration::from_secs(3_600);
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct TenantView {
     pub(super) name: String,
-    /// Its tasks that could start and are in the broker, in the queues that may be seen.
+    /// Its tasks that could start, in the broker or fetched by this program, in the queues that may be seen.
     pub(super) ready: u64,
-    /// Its tasks that are delivered to a queue and not over: they run, or are about to.
+    /// Its other tasks that are delivered to a queue and not over: they run, or a limit holds them.
     pub(super) delivered: u64,
     /// What sums up all queues. It is left out if not all of them may be seen.
     #[serde(flatten)]
@@ -48,7 +49,7 @@ pub(super) struct TenantView {
 pub(super) struct TenantWhole {
     /// How many of its tasks run here.
     pub(super) running: usize,
-    /// How many of its tasks wait in the memory of this process.
+    /// How many of its tasks wait in the memory of this process, those included that a limit holds.
     pub(super) waiting_here: usize,
     /// Whether it has had no more than its share.
     pub(super) is_owed: bool,
@@ -70,7 +71,7 @@ pub(super) struct TenantWhole {
 /// A tenant, with what each queue has of it.
 #[derive(Clone, Debug, Default)]
 struct TenantEntry {
-    /// By queue: what is ready, and what is delivered.
+    /// By queue: what is ready, and what else is delivered.
     queues: BTreeMap<String, (u64, u64)>,
     whole: TenantWhole,
 }
@@ -153,22 +154,32 @@ impl TenantBook {
     }
 }
 
+impl TenantView {
+    /// How many of its tasks are not over, as far as that is known.
+    pub(super) fn waiting(&self) -> u64 {
+        let here = self.whole.map_or(0, |whole| whole.waiting_here);
+        (self.ready + self.delivered).max(here as u64) // what waits here is among those where the broker counts them
+    }
+}
+
 /// By what tenants are compared: what runs, the time that it ran, what waits.
 fn rank(line: &TenantView) -> (usize, Duration, u64) {
     let whole = line.whole.unwrap_or_default();
-    (whole.running, whole.ran, line.ready + line.delivered + whole.waiting_here as u64)
+    (whole.running, whole.ran, line.waiting())
 }
 
 async fn find(console: &Console) -> SeenBook {
     let celeriac = &console.celeriac;
     let mut book = TenantBook { weights: celeriac.tenant_weights(), ..TenantBook::default() };
-    for row in celeriac.catalogue().queues.iter().filter(|row| row.served) {
-        let found = match celeriac.tenants(&row.name, MOST).await {
-            Ok(found) => found,
-            Err(ControlError::NoAbility { .. }) => break,
-            Err(error) => return Err(error),
+    let serves_any = celeriac.serves_any(); // who serves none looks at what waits for others
+    for row in celeriac.catalogue().queues.iter().filter(|row| row.served || !serves_any) {
+        let found = match celeriac.tenants_of(&row.name, MOST).await? {
+            Some(found) => {
+                book.knows_backlog = true;
+                found
+            }
+            None => QueueTenants::of_fetched(celeriac.fetched_by_tenant(&row.name)),
         };
-        book.knows_backlog = true;
         book.uncounted += found.uncounted;
         book.is_cut |= found.total > found.tenants.len() as u64;
         for counts in found.tenants {

@@ -328,3 +328,28 @@ fn the_waiting_of_a_tenant_over_its_share_does_not_count_while_others_wait() {
     assert_eq!((last.tag, last.counts_from), (1, at(20)));
     assert_eq!(pool.counted_waits(7), CountedWaits::default(), "there is no such queue");
 }
+
+#[test]
+fn what_waits_in_a_queue_is_counted_by_tenant() {
+    let mut pool = pool(1, &[(MINUTE, SECOND), (MINUTE, SECOND)]);
+    for (tag, tenant) in [(1, "zoo"), (2, "zoo"), (3, "zoo"), (4, "acme"), (5, "")] {
+        arrive(&mut pool, 0, tag, tenant, at(0));
+    }
+    let count = |pool: &Slots, queue| -> Vec<(String, u64)> {
+        pool.waiting_of(queue).into_iter().map(|(tenant, tasks)| (tenant.to_owned(), tasks)).collect()
+    };
+    let all = [("", 1), ("acme", 1), ("zoo", 3)].map(|(tenant, tasks)| (tenant.to_owned(), tasks));
+    assert_eq!(count(&pool, 0), all);
+    pool.dispatch(at(1));
+    assert_eq!(count(&pool, 0), all, "a grant that the queue has not taken has not started");
+    let grant = pool.take(0).unwrap();
+    assert_eq!(count(&pool, 0).iter().map(|(_, tasks)| tasks).sum::<u64>(), 4);
+    pool.hold(grant.run, at(1));
+    assert_eq!(count(&pool, 0).iter().map(|(_, tasks)| tasks).sum::<u64>(), 4, "a gate holds it");
+    pool.bring_all_back(0, at(2), at(2));
+    assert_eq!(count(&pool, 0), all);
+    arrive(&mut pool, 1, 1, "zoo", at(2));
+    assert_eq!(count(&pool, 1), [("zoo".to_owned(), 1)]);
+    pool.clear(0, at(3));
+    assert_eq!((count(&pool, 0), count(&pool, 2)), (vec![], vec![]));
+}

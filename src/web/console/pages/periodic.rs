@@ -1,16 +1,19 @@
 //! Periodic entries: when each fires, in words and as times, what became of its last tick, and its levers.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
+use super::task::mark_of;
 use crate::actors::{BeatError, EntryOrigin, EntryStatus};
+use crate::app::TaskStand;
 use crate::core::Timestamp;
 use crate::core::calendar::{Misfire, Overlap, Schedule};
-use crate::task::Periodic;
 use crate::task::clock::now;
+use crate::task::{Periodic, TaskId};
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
@@ -50,6 +53,8 @@ impl<'a> EntryLine<'a> {
 }
 
 type SeenEntries = Result<Vec<EntryStatus>, BeatError>;
+/// How the tasks of past ticks stand.
+type SeenTicks = HashMap<TaskId, TaskStand>;
 
 async fn entries(visit: &ConsoleVisit) -> Looked<SeenEntries> {
     let beat = visit.console.celeriac.beat();
@@ -215,6 +220,10 @@ pub(super) async fn look_at_one(visit: &ConsoleVisit) -> Result<PageBody, Consol
     if let Some(queue) = unseen_queue(visit, status) {
         return Err(NotAllowed::Denied(Permission::See, Some(queue.to_owned())).into());
     }
+    let ids: Vec<TaskId> =
+        status.past.iter().filter_map(|tick| tick.id.as_deref()).map(TaskId::from).collect();
+    let (looks, of_ticks) = (&visit.console.shared.looks, format!("ticks {name}"));
+    let stands = looks.look::<SeenTicks>(&of_ticks, FRESH, visit.console.celeriac.stands(&ids)).await.seen;
     let (mark, word) = condition(status);
     let sentence = html! { span class="state" { (parts::mark(mark, word)) } " " (words::line(name, 100)) " fires " (status.entry.schedule.in_words()) "; " (word) "." };
     let crumbs = html! { a href=(visit.href(&ScreenAddress::of(PageName::Periodic))) { "Periodic" } " / " (words::line(name, 100)) };
@@ -222,7 +231,7 @@ pub(super) async fn look_at_one(visit: &ConsoleVisit) -> Result<PageBody, Consol
         (parts::headline(&sentence, &crumbs, Some(buttons(visit, status))))
         @if let Some(error) = &status.error { (parts::note("bad", &html! { "The last tick could not be published: " (words::line(error, 400)) })) }
         div class="cols" {
-            div class="stack" { (next_card(status)) }
+            div class="stack" { (next_card(status)) (past_card(visit, status, &stands)) }
             div class="stack" { (entry_card(visit, status)) }
         }
     };
@@ -254,6 +263,50 @@ fn next_card(status: &EntryStatus) -> Markup {
                 ol class="needs" {
                     @for at in &times {
                         li { span {} p { @if let Some(zone) = zone { (zone.display(*at)) } @else { (words::clock(*at)) " UTC" } } span class="faint small" { (parts::time(*at)) } }
+                    }
+                }
+            }
+        },
+    )
+}
+
+/// The last ticks of an entry, and how their tasks stand.
+fn past_card(visit: &ConsoleVisit, status: &EntryStatus, stands: &SeenTicks) -> Markup {
+    let scope = html! { "the last " (status.past.len()) " that this process has decided since it began to lead; states now" };
+    parts::card(
+        "past",
+        "Past ticks",
+        &scope,
+        &html! {
+            @if status.past.is_empty() {
+                div class="pad" {
+                    p class="faint" {
+                        @if status.tenants.is_some() { "It fires for each tenant; the tasks of a tenant are on the page of the tenant." }
+                        @else { "None yet." }
+                    }
+                }
+            } @else {
+                ol class="needs" {
+                    @for tick in &status.past {
+                        li {
+                            @match &tick.id {
+                                Some(id) => {
+                                    @let stand = stands.get(&TaskId::from(id.as_str()));
+                                    @match stand {
+                                        Some(stand) => (parts::mark(mark_of(stand.state), stand.state.as_str())),
+                                        None => (parts::mark(StatusMark::Idle, "published")),
+                                    }
+                                    p {
+                                        a href=(visit.task(id)) { (parts::time(tick.at)) } " "
+                                        span class="faint" { @match stand { Some(stand) => (stand.state.as_str()), None => "published; nothing more is known of its task" } }
+                                    }
+                                }
+                                None => {
+                                    (parts::mark(StatusMark::Held, "dropped"))
+                                    p { (parts::time(tick.at)) " " span class="faint" { "dropped: the tick before was not over" } }
+                                }
+                            }
+                        }
                     }
                 }
             }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::queues::pause_button;
 use super::{LIST_FRESH, PageBody};
+use crate::actors::PoolStatus;
 use crate::app::{HistoryBy, HistoryRow};
 use crate::catalogue::QueueRow;
 use crate::core::Timestamp;
@@ -40,9 +41,22 @@ struct QueueData<'a> {
     is_missing: bool,
     /// What presses the queue, if it needs a person.
     why: Option<&'a Finding>,
+    /// The slots that it shares with other queues, for who sees all of them.
+    slots: Option<&'a SharedSlots>,
     /// The last hours, in steps of five minutes.
     waits: Vec<WaitStep>,
     tasks: &'a TaskRows,
+}
+
+/// The slots of a pool that several queues share.
+#[derive(Serialize)]
+struct SharedSlots {
+    pool: &'static str,
+    slots: usize,
+    /// How many of them are taken.
+    running: usize,
+    /// How many tasks of all its queues wait in this process for one.
+    waiting: usize,
 }
 
 /// How long tasks waited for their first starts in a step.
@@ -74,6 +88,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let (_, tasks) = task_rows::find(visit, &query, visit.address.get("after")).await?;
     let line = board.queues.iter().find(|line| line.status.name == row.name);
     let waits = waits(visit, row).await;
+    let slots = shared_slots(visit, row).await;
     let why = match line {
         Some(line) if line.condition.needs_a_person() => pressed_by(visit, &row.name).await,
         _ => None,
@@ -89,7 +104,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             div class="stack" { (listing(visit, &tasks, &query)) }
             div class="stack" {
                 @if let Some(why) = &why { (why_card(visit, why)) }
-                @if let Some(line) = line { (now_card(line)) }
+                @if let Some(line) = line { (now_card(line, slots.as_ref())) }
                 (waits_card(row, &waits))
                 @if let Some(line) = line { (steering(visit, line)) }
                 (row_card(row))
@@ -97,7 +112,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
     };
     let is_missing = line.is_none() && row.served;
-    let data = QueueData { queue: line, is_missing, why: why.as_ref(), waits, tasks: &tasks };
+    let data =
+        QueueData { queue: line, is_missing, why: why.as_ref(), slots: slots.as_ref(), waits, tasks: &tasks };
     Ok(PageBody::new(&row.name, board.at, &data, main))
 }
 
@@ -120,15 +136,30 @@ fn head(visit: &ConsoleVisit, row: &QueueRow, line: Option<&QueueLine>) -> Marku
     parts::headline(&sentence, &scope, acts.map(|line| pause_button(visit, line)))
 }
 
+/// The slots that the queue shares with other queues. `None`: it shares none, or whoever looks does not see all queues.
+async fn shared_slots(visit: &ConsoleVisit, row: &QueueRow) -> Option<SharedSlots> {
+    if !row.shared || !visit.viewer.sees_all() {
+        return None;
+    }
+    let (looks, celeriac) = (&visit.console.shared.looks, &visit.console.celeriac);
+    let look = looks.look::<Vec<PoolStatus>>("pools", LIST_FRESH, async { celeriac.pools() });
+    let Looked { seen, .. } = look.await;
+    let pool = seen.iter().find(|pool| pool.pool == row.pool.as_str())?;
+    let PoolStatus { pool, slots, running, waiting, .. } = *pool;
+    Some(SharedSlots { pool, slots, running, waiting })
+}
+
 /// What the queue is like now.
-fn now_card(line: &QueueLine) -> Markup {
+fn now_card(line: &QueueLine, slots: Option<&SharedSlots>) -> Markup {
     let status = &line.status;
     let wait = &status.time_to_start;
     let waited = |wait| if status.time_to_start.count == 0 { "–".to_owned() } else { words::span(wait) };
     let kept = (wait.target.is_some() && wait.count > 0).then(|| {
         format!("{} of {} starts kept it", words::count(wait.within_target), words::count(wait.count))
     });
-    let facts = [
+    let left =
+        wait.target.filter(|_| status.ready > 0).map(|target| target.saturating_sub(status.oldest_wait));
+    let mut facts = vec![
         (
             "Promise",
             html! {
@@ -138,11 +169,23 @@ fn now_card(line: &QueueLine) -> Markup {
         ),
         (
             "Used now",
-            html! { @match line.promise_used { Some(share) => span class="used" { (parts::used(share)) }, None => span class="faint" { "no target" } } },
+            html! {
+                @match line.promise_used { Some(share) => span class="used" { (parts::used(share)) }, None => span class="faint" { "no target" } }
+                @if let Some(left) = left.filter(|left| !left.is_zero()) { " · " (words::span(left)) " left for the oldest" }
+            },
         ),
         (
             "Time to start",
             html! { "p50 " (waited(wait.p50)) " · p95 " (waited(wait.p95)) " · longest " (waited(wait.max)) },
+        ),
+        (
+            "Forecasts",
+            html! {
+                @match status.forecasts.coverage() {
+                    Some(share) => { (format!("{:.0} %", share * 100.0)) " of the last " (words::count(status.forecasts.of)) " of when a task starts came true; it is to be 80 %" }
+                    None => { span class="faint" { "none has come to an outcome yet" } }
+                }
+            },
         ),
         (
             "Workers",
@@ -182,6 +225,13 @@ fn now_card(line: &QueueLine) -> Markup {
             html! { @match &status.halted { Some(why) => span class="bad" { (why) }, None => span class="faint" { "no" } } },
         ),
     ];
+    if let Some(SharedSlots { pool, slots, running, waiting }) = slots {
+        let taken = html! {
+            (words::count(*running as u64)) " of " (words::count(*slots as u64)) " of the pool " (pool) " are taken · "
+            (words::count(*waiting as u64)) " tasks of all its queues wait here for one"
+        };
+        facts.push(("Shared slots", taken));
+    }
     let scope = html! { "now; counts since the program started" };
     parts::card("now", "Now", &scope, &html! { div class="pad" { (parts::facts(&facts)) } })
 }

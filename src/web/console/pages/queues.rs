@@ -78,6 +78,7 @@ fn sentence(board: &QueueBoard) -> String {
         (Is::Halted, "has stopped itself", "have stopped themselves"),
         (Is::Late, "is late", "are late"),
         (Is::Stuck, "is stuck", "are stuck"),
+        (Is::Unserved, "is served by nobody", "are served by nobody"),
         (Is::AtRisk, "will be late soon", "will be late soon"),
         (Is::Paused, "is paused", "are paused"),
         (
@@ -140,9 +141,8 @@ fn needs(visit: &ConsoleVisit, board: &QueueBoard) -> Markup {
 }
 
 fn why(queue: &QueueLine) -> Markup {
-    let figures = queue.status.figures();
     let reason = queue.status.halted.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-    html! { strong { (figures.name) } " " (predicate(&figures)) (reason) "." }
+    html! { strong { (queue.figures.name) } " " (predicate(&queue.figures)) (reason) "." }
 }
 
 fn figures(board: &QueueBoard) -> Markup {

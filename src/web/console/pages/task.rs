@@ -218,26 +218,35 @@ fn reasons(why: &Explanation) -> Markup {
     }
 }
 
-/// The way through the states: what is known of it, in order.
+/// The way through the states: what is known of it, in the order of its times.
 fn way(facts: &TaskPageFacts) -> Markup {
-    let mut steps: Vec<(&str, Option<crate::Timestamp>)> = vec![("PENDING, enqueued", facts.enqueued_at)];
+    let now = now();
+    let mut steps = vec![(StatusMark::Done, "PENDING, enqueued".to_owned(), facts.enqueued_at)];
     if let Some(eta) = facts.eta {
-        steps.push(("due (ETA)", Some(eta)));
+        let mark = if eta <= now { StatusMark::Done } else { StatusMark::Idle };
+        steps.push((mark, "due (ETA)".to_owned(), Some(eta)));
     }
     if let Some(started_at) = facts.started_at {
-        steps.push(("STARTED, last run", Some(started_at)));
+        let mark = if facts.state == State::Started { StatusMark::Run } else { StatusMark::Done };
+        steps.push((mark, "STARTED, last run".to_owned(), Some(started_at)));
     }
+    let failed = facts.failed_attempts.iter();
+    steps.extend(
+        failed.map(|failed| {
+            (StatusMark::Failed, format!("attempt {} failed", failed.attempt), Some(failed.at))
+        }),
+    );
+    steps.sort_by_key(|(.., at)| *at);
     if facts.state.is_finished() {
-        steps.push((facts.state.as_str(), facts.finished_at));
+        steps.push((mark_of(facts.state), facts.state.as_str().to_owned(), facts.finished_at));
     }
-    let now = now();
     html! {
         (parts::card("way", "Its way through the states", &html! { "times that the message or the record has" }, &html! {
-            ol class="pad why-list" {
-                @for (step, at) in &steps {
-                    li { strong { (step) } " " @match at { Some(at) => { (parts::time(*at)) " " span class="faint" { (words::ago(*at, now)) } } None => span class="faint" { "not known" } } }
+            ol class="pad way" {
+                @for (mark, step, at) in &steps {
+                    li { strong { (parts::state(*mark, step)) } " " @match at { Some(at) => { (parts::time(*at)) " " span class="faint" { (words::ago(*at, now)) } } None => span class="faint" { "not known" } } }
                 }
-                @if facts.is_unfinished() { li { strong { (facts.state.as_str()) } " " span class="faint" { "now" } } }
+                @if facts.is_unfinished() { li { strong { (parts::state(mark_of(facts.state), facts.state.as_str())) } " " span class="faint" { "now" } } }
             }
         }))
     }

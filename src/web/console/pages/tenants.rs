@@ -61,7 +61,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let uncounted = Some(book.uncounted).filter(|_| visit.viewer.sees_any());
     let scope = html! {
         "what waits and runs now · share, starts and waits of the last hour, all processes"
-        @if !book.knows_backlog { " · this broker does not tell the tenants of what waits in it apart" }
+        @if !book.knows_backlog { " · this broker does not tell the tenants of what waits in it apart, so what this program has fetched is counted" }
         @if let Some(uncounted) = uncounted.filter(|uncounted| *uncounted > 0) { " · " (words::counted(uncounted, "task", "tasks")) " of tenants that are not counted one by one" }
         @if book.is_cut { " · of queues with more than 10,000 tenants, those with the most tasks" }
     };
@@ -134,7 +134,7 @@ fn list(visit: &ConsoleVisit, lines: &[TenantView]) -> Markup {
     let columns = [
         ("Tenant", false),
         ("Ready", true),
-        ("Delivered", true),
+        ("Begun or held", true),
         ("Runs", true),
         ("Share", false),
         ("Is owed", false),
@@ -169,7 +169,7 @@ fn row(visit: &ConsoleVisit, line: &TenantView, may_brake: bool) -> Markup {
                 @if let Some(until) = line.paused_until { span class="why" { "paused until " (parts::time(until)) } }
             }
             (parts::number("ready", line.ready))
-            (parts::number("delivered", line.delivered))
+            (parts::number("begun or held", line.delivered))
             @match &line.whole {
                 Some(whole) => {
                     (parts::number("runs", whole.running as u64))
@@ -200,7 +200,7 @@ fn condition(line: &TenantView) -> (StatusMark, &'static str) {
         (StatusMark::Held, "paused")
     } else if whole.running > 0 {
         (StatusMark::Run, "runs")
-    } else if line.ready + line.delivered + whole.waiting_here as u64 > 0 {
+    } else if line.waiting() > 0 {
         (StatusMark::Idle, "waits")
     } else {
         (StatusMark::Done, "has no work")
@@ -291,8 +291,8 @@ fn head(visit: &ConsoleVisit, line: &TenantView) -> Markup {
 
 fn figures(line: &TenantView) -> Markup {
     let mut facts = vec![
-        ("Ready", html! { (words::count(line.ready)) " in the broker, in queues that you may see" }),
-        ("Delivered", html! { (words::count(line.delivered)) " run, or are about to" }),
+        ("Ready", html! { (words::count(line.ready)) " could start, in queues that you may see" }),
+        ("Begun or held", html! { (words::count(line.delivered)) " run, or a limit holds them" }),
         ("Weight", html! { (line.weight) }),
     ];
     if let Some(whole) = &line.whole {
