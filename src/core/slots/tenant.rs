@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::contenders::Contenders;
 use super::cost::{OwnCosts, micros};
 use super::lazy_heap::LazyHeap;
 use crate::core::Timestamp;
@@ -113,6 +114,11 @@ pub(super) struct TenantAccount {
     pub(super) is_busy: bool,
     /// The queues in which a task of it may start as far as the queue and the tenant are concerned.
     pub(super) lines: Vec<usize>,
+    /// By what it is counted among the [contenders](Contenders), and its key in their heap.
+    pub(super) counted: Spent,
+    pub(super) key: Option<Spent>,
+    /// Whether it is among those that contests are to be told of.
+    pub(super) is_untold: bool,
     pub(super) owed: Owed,
     /// Since when it is owed again. What it waited before counts for nobody.
     pub(super) owed_since: Timestamp,
@@ -151,6 +157,7 @@ pub(super) struct TenantAccounts {
     spare: Vec<usize>,
     weights: BTreeMap<Box<str>, u64>,
     pub(super) floor: Spent,
+    pub(super) contenders: Contenders,
     /// The tenants that are not owed. In force is what their shelves say.
     unowed: LazyHeap<(Spent, usize)>,
     unowed_count: usize,
@@ -219,16 +226,15 @@ impl TenantAccounts {
         self.ahead.first(|entry| is_ahead(accounts, entry))
     }
 
-    /// Sets the weight of a tenant for its charges from now on. Returns its number if it has an account.
-    pub(super) fn weigh(&mut self, name: &str, weight: TenantWeight) -> Option<usize> {
+    /// Sets the weight of a tenant for its charges from now on. None of its lines contends.
+    pub(super) fn weigh(&mut self, name: &str, weight: TenantWeight) {
         self.weights.insert(bounded(name).into(), weight.0);
-        let number = self.find(name)?;
+        let Some(number) = self.find(name) else { return };
         let account = &mut self.accounts[number];
         if account.is_busy {
             self.busy_weight = self.busy_weight.saturating_sub(account.weight).saturating_add(weight.0);
         }
         account.weight = weight.0;
-        Some(number)
     }
 
     /// A tenant has a debt at most: what it did not use while it could not is gone.
@@ -329,6 +335,7 @@ impl TenantAccounts {
         Self {
             accounts: accounts.collect(),
             floor: self.floor,
+            contenders: self.contenders.clone(),
             unowed: self.unowed.clone(),
             unowed_count: self.unowed_count,
             ahead: self.ahead.clone(),
