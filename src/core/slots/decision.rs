@@ -78,6 +78,9 @@ impl Slots {
         }
         self.charge_overruns(now);
         self.look_at_room(now);
+        if self.contending == 0 {
+            return None;
+        }
         let mut open_to = self.promises.open_to(self.rules.slots, now);
         if self.has(Fault::ForgetsReserve) {
             open_to = self.promises.len();
