@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::queue_stats::{CountedStart, QueueStats};
 use super::retained::RetainedState;
 use super::serial::{SerialCandidate, Serials};
-use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
+use super::slot_pool::{PoolMember, SlotBatch, SlotPermit, SlotPools};
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
@@ -112,6 +112,8 @@ pub(crate) struct Queue {
     pools: Arc<SlotPools>,
     /// The pool that the queue gets its slots from, if it has one.
     pool: Option<PoolMember>,
+    /// What goes to the pool at the next pump, and what it has granted for the one that goes on.
+    batch: SlotBatch,
     own_address: Option<Addr<Queue>>,
     retained: Arc<RetainedState>,
     serials: Arc<Serials>,
@@ -182,6 +184,7 @@ impl Queue {
             load: LoadWatch::default(),
             pools,
             pool: None,
+            batch: SlotBatch::default(),
             own_address: None,
             retained,
             serials,
@@ -208,7 +211,7 @@ impl Queue {
         let is_over = self.halted.is_some() || self.closing.is_some();
         // Who asks the pool what starts next reports by the way.
         if self.pool.is_some() && (is_over || self.idle.is_empty()) {
-            self.report_to_pool();
+            self.report_to_pool(now);
         }
         if is_over {
             return;
@@ -236,7 +239,6 @@ impl Queue {
     /// Takes deliveries from the broker into the backlog.
     fn line_up_all(&mut self, deliveries: Vec<Delivery>, now: Timestamp) {
         let brakes_send_away = self.runtime.brakes.send_away();
-        let mut arrived = Vec::new();
         for delivery in deliveries {
             let passed = if brakes_send_away { self.past_brakes(delivery) } else { Some(delivery) };
             let Some(delivery) = passed else { continue };
@@ -252,14 +254,14 @@ impl Queue {
             let is_pooled = self.pool.is_some() || delivery.message().tenant().is_some();
             let noted = is_pooled.then(|| (tag, Arc::clone(delivery.message())));
             if self.backlog.arrive_ready(tag, delivery, priority, since, now) {
-                arrived.extend(noted);
+                self.batch.arrived.extend(noted);
             }
             if !is_back {
                 self.note_arrival(tag, priority, now);
             }
         }
-        if !arrived.is_empty() {
-            self.bring_to_pool(&arrived);
+        if self.pool.is_none() && !self.batch.arrived.is_empty() {
+            self.make_own_pool();
         }
     }
 
@@ -527,9 +529,8 @@ impl Handler<Finished> for Queue {
             }
         }
         // The pool hears of the slot and of the worker at once, so that a task of this queue can have both.
-        if let Some(permit) = permit {
-            self.end_in_pool(permit, unstarted.is_none() && !report.is_handed_back());
-        }
+        let ran = unstarted.is_none() && !report.is_handed_back();
+        self.batch.ended.extend(permit.map(|permit| (permit, ran)));
         self.check_closed();
         self.pump_soon(ctx);
     }

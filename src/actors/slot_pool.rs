@@ -2,15 +2,15 @@
 //! several event loops.
 //!
 //! Invariants:
-//! - A start takes the lock twice: when its queue asks what starts next, and when it is over. An arrival shares it with all
-//!   that come with it.
+//! - A queue takes the lock for all together that has come and ended since it did so last, and for all that may start by
+//!   then ([`SlotBatch`]).
 //! - The lock is held for the decision alone: nobody waits, sends or settles meanwhile. A queue that gets a slot by the end of
 //!   another queue's run is told after that.
 //! - A slot is lent by a [`SlotPermit`], which goes with the run. Whatever becomes of the run, of its worker or of its queue, the
 //!   slot is free when the permit is dropped, and not before the run is over.
 //! - A queue without such a pool, whose tasks name no tenants, locks nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -99,10 +99,22 @@ impl SlotPool {
     /// looks itself.
     fn step<T>(&self, own: Option<usize>, change: impl FnOnce(&mut Slots, Timestamp) -> T) -> T {
         let now = now();
+        self.step_at(now, own, |slots| change(slots, now), |_, answer| answer)
+    }
+
+    /// As [`step`](Self::step), at this time. `take` has a look at the pool when what is free is given away.
+    fn step_at<C, T>(
+        &self,
+        now: Timestamp,
+        own: Option<usize>,
+        change: impl FnOnce(&mut Slots) -> C,
+        take: impl FnOnce(&mut Slots, C) -> T,
+    ) -> T {
         let (answer, told) = {
             let mut state = self.state.lock();
-            let answer = change(&mut state.slots, now);
+            let changed = change(&mut state.slots);
             state.slots.dispatch(now);
+            let answer = take(&mut state.slots, changed);
             self.publish(&state.slots);
             (answer, state.told(own))
         };
@@ -151,6 +163,17 @@ impl SlotOwner for SlotPool {
     }
 }
 
+/// What a queue has for its pool, and has got from it: all of it changes hands at once.
+#[derive(Default)]
+pub(super) struct SlotBatch {
+    /// The tasks that have come, by their tags.
+    pub(super) arrived: Vec<(u64, Arc<Message>)>,
+    /// The slots of the runs that are over, each with whether the body did run.
+    pub(super) ended: Vec<(SlotPermit, bool)>,
+    /// The tasks that have got slots and have not begun, by their tags.
+    pub(super) granted: VecDeque<(u64, SlotPermit)>,
+}
+
 /// The place of a queue's actor in its pool. When this is dropped, what waits in the queue is forgotten there, and the slots that
 /// were granted to it and not taken are free.
 pub(super) struct PoolMember {
@@ -159,44 +182,46 @@ pub(super) struct PoolMember {
 }
 
 impl PoolMember {
-    /// Brings tasks that wait in the queue.
-    pub(super) fn arrive<'a>(&self, tasks: impl IntoIterator<Item = (u64, &'a Message)>) {
-        self.pool.step(Some(self.number), |slots, now| {
-            for (tag, message) in tasks {
-                slots.arrive(self.number, waiting(tag, message, now), now);
-            }
-        });
+    /// Says what has come and ended, how many workers of the queue have no task, and whether it may start anything.
+    pub(super) fn tell(&self, batch: &mut SlotBatch, free: usize, is_open: bool, now: Timestamp) {
+        let hear = |slots: &mut Slots| self.hear(slots, batch, free, is_open, now);
+        self.pool.step_at(now, Some(self.number), hear, |_, ()| ());
+        batch.told();
     }
 
-    /// Says how many workers of the queue have no task, and whether it may start anything.
-    pub(super) fn report(&self, free: usize, is_open: bool) {
-        self.pool.step(Some(self.number), |slots, now| slots.report(self.number, free, is_open, now));
-    }
-
-    /// [Reports](Self::report), and takes the next task of the queue that gets a slot, by its tag: one lock for both.
-    ///
-    /// # Errors
-    /// No task of the queue gets one now. How long until it is worth asking for a slot although nothing happens, if it ever is.
-    pub(super) fn next_task(
+    /// [Tells](Self::tell) the same, and takes the tasks of the queue that get slots, one for each free worker at most: one
+    /// lock for all. If none does, it says how long until it is worth asking again although nothing happens, if it ever is.
+    pub(super) fn next_tasks(
         &self,
+        batch: &mut SlotBatch,
         free: usize,
         is_open: bool,
         now: Timestamp,
-    ) -> Result<(u64, SlotPermit), Option<Duration>> {
-        let (grant, told) = {
-            let mut state = self.pool.state.lock();
-            let slots = &mut state.slots;
-            slots.report(self.number, free, is_open, now);
-            slots.dispatch(now);
-            let grant = slots.take(self.number);
-            let grant = grant.ok_or_else(|| slots.next_look(now).map(|at| at.since(now)));
-            self.pool.publish(slots);
-            (grant, state.told(Some(self.number)))
-        };
-        told.iter().for_each(|queue| queue.do_send(Granted));
-        let SlotGrant { run, tag, counts_from } = grant?;
-        let pool = Arc::clone(&self.pool);
-        Ok((tag, SlotPermit { pool, run, counts_from, has_begun: false, is_over: false }))
+    ) -> Option<Duration> {
+        let mut grants = std::mem::take(&mut batch.granted);
+        let hear = |slots: &mut Slots| self.hear(slots, batch, free, is_open, now);
+        let look = self.pool.step_at(now, Some(self.number), hear, |slots, ()| {
+            while let Some(SlotGrant { run, tag, counts_from }) = slots.take(self.number) {
+                let pool = Arc::clone(&self.pool);
+                let permit = SlotPermit { pool, run, counts_from, has_begun: false, is_over: false };
+                grants.push_back((tag, permit));
+            }
+            grants.is_empty().then(|| slots.next_look(now)).flatten()
+        });
+        batch.granted = grants;
+        batch.told();
+        look.map(|at| at.since(now))
+    }
+
+    fn hear(&self, slots: &mut Slots, batch: &mut SlotBatch, free: usize, is_open: bool, now: Timestamp) {
+        for (permit, ran) in &mut batch.ended {
+            permit.is_over = true;
+            slots.finish(permit.run, *ran, now);
+        }
+        for (tag, message) in &batch.arrived {
+            slots.arrive(self.number, waiting(*tag, message, now), now);
+        }
+        slots.report(self.number, free, is_open, now);
     }
 
     /// A gate holds the task of a grant, until it is brought back.
@@ -213,15 +238,6 @@ impl PoolMember {
     /// The same for all tasks of the queue that gates hold.
     pub(super) fn bring_all_back(&self, free_since: Timestamp) {
         self.pool.step(None, |slots, now| slots.bring_all_back(self.number, free_since, now));
-    }
-
-    /// A run is over, and so many workers of the queue have no task. `ran`: the body did run.
-    pub(super) fn end(&self, mut permit: SlotPermit, ran: bool, free: usize, is_open: bool) {
-        permit.is_over = true;
-        self.pool.step(Some(self.number), |slots, now| {
-            slots.finish(permit.run, ran, now);
-            slots.report(self.number, free, is_open, now);
-        });
     }
 
     /// A task that waited is gone.
@@ -248,6 +264,14 @@ impl PoolMember {
     /// What of the waiting in the queue counts.
     pub(super) fn counted_waits(&self) -> CountedWaits {
         self.pool.state.lock().slots.counted_waits(self.number)
+    }
+}
+
+impl SlotBatch {
+    /// The pool has heard of what has come and ended.
+    fn told(&mut self) {
+        self.arrived.clear();
+        self.ended.clear();
     }
 }
 
@@ -462,5 +486,45 @@ impl SlotPools {
             }
         };
         self.shared.iter().map(status).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Context;
+
+    /// The only queue of a pool with so many slots. It has no actor.
+    fn member(slots: usize) -> PoolMember {
+        let pool = SlotPool::new(SlotRules { slots, reserve: Some(0), room: Some(0) });
+        let number = pool.state.lock().slots.join(QueueRow::new("q").slot_terms());
+        PoolMember { pool, number }
+    }
+
+    fn tags(batch: &SlotBatch) -> Vec<u64> {
+        batch.granted.iter().map(|(tag, _)| *tag).collect()
+    }
+
+    #[test]
+    fn what_comes_and_ends_and_what_starts_by_then_change_hands_at_once() {
+        let member = member(2);
+        let mut batch = SlotBatch::default();
+        batch.arrived.extend((0..6).map(|tag| (tag, Arc::new(Context::detached().message().clone()))));
+        assert_eq!(member.next_tasks(&mut batch, 4, true, now()), None);
+        assert_eq!((tags(&batch), batch.arrived.len()), (vec![0, 1], 0), "as many as there are slots");
+        assert_eq!(member.pool.all_taken(), Some(2));
+        batch.ended.extend(batch.granted.drain(..).map(|(_, permit)| (permit, true)));
+        member.next_tasks(&mut batch, 1, true, now());
+        assert_eq!((tags(&batch), batch.ended.len()), (vec![2], 0), "as many as there are workers");
+        assert_eq!(member.pool.all_taken(), None);
+        batch.ended.extend(batch.granted.drain(..).map(|(_, permit)| (permit, true)));
+        member.tell(&mut batch, 2, false, now());
+        assert_eq!((tags(&batch), member.pool.state.lock().slots.running()), (vec![], 0), "it is paused");
+        member.next_tasks(&mut batch, 2, true, now());
+        assert_eq!(tags(&batch), [3, 4]);
+        batch.granted.clear();
+        assert_eq!(member.pool.state.lock().slots.waiting(), 0, "the slot of one that is gone is free");
+        member.next_tasks(&mut batch, 2, true, now());
+        assert_eq!(tags(&batch), [5]);
     }
 }

@@ -215,7 +215,7 @@ impl Handler<Close> for Queue {
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
         self.clear_in_pool();
-        self.report_to_pool();
+        self.report_to_pool(now());
         self.check_closed();
     }
 }

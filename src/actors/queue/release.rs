@@ -24,6 +24,7 @@ use super::slots::Released;
 use super::{Pump, Queue};
 use crate::broker::Settle;
 use crate::core::hold::{Hold, HoldReason, held_line};
+use crate::core::number_map::TagMap;
 use crate::core::return_times::ReturnTimes;
 use crate::core::start_limit::{LimitedBy, RunEnd};
 use crate::core::{Backoff, Timestamp};
@@ -52,7 +53,7 @@ pub(super) struct HeldBack {
     /// The groups that are shut, by the time at which they are asked again.
     agenda: BTreeSet<(Instant, u64)>,
     /// The members that were brought back and are about to be asked, by their tags, each with its group.
-    brought: HashMap<u64, u64>,
+    brought: TagMap<u64>,
     /// When those come back that were put back into the broker.
     pub(super) returns: ReturnTimes,
     /// How far the queue is with having them come back before that.

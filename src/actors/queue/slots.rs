@@ -1,8 +1,10 @@
 //! How a queue gets slots: from the pool whose slots it shares with other queues, or, as soon as its tasks name tenants, from a
 //! pool of its own, in which its tenants share its workers. A queue that does neither starts by its backlog alone.
 //!
-//! Invariant: what is ready in the backlog waits in the pool too, or has a grant there; and what is held in the one is held in the
-//! other.
+//! Invariants:
+//! - What is ready in the backlog waits in the pool too, or has a grant there; and what is held in the one is held in the
+//!   other. What comes is told with the pump that follows it.
+//! - No slot is kept from one pump to the next: each pump begins what was granted, or gives it back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,8 +17,8 @@ use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
 use crate::runtime::gates::{Bell, GateAdmission};
+use crate::task::TaskId;
 use crate::task::clock::now;
-use crate::task::{self, TaskId};
 
 /// A delivery that may start.
 pub(super) struct Released {
@@ -29,34 +31,32 @@ pub(super) struct Released {
 }
 
 impl Queue {
-    /// Brings deliveries to the pool that have come into the backlog. The first one that names a tenant makes a pool for the
-    /// queue, if it has none.
-    pub(super) fn bring_to_pool(&mut self, arrived: &[(u64, Arc<task::Message>)]) {
-        if let Some(pool) = &self.pool {
-            pool.arrive(arrived.iter().map(|(tag, message)| (*tag, &**message)));
-            return;
-        }
+    /// Makes a pool for the queue, in which all waits that is in the backlog.
+    pub(super) fn make_own_pool(&mut self) {
         let Some(own) = self.own_address.clone() else { return };
         self.ask_all_again(); // the pool knows of nothing that gates hold already
-        let pool = self.pools.own(self.row.workers).join(&self.row, own);
-        pool.arrive(self.backlog.waiting().map(|(tag, delivery)| (tag, &**delivery.message())));
-        self.pool = Some(pool);
+        self.pool = Some(self.pools.own(self.row.workers).join(&self.row, own));
+        let waiting = self.backlog.waiting();
+        self.batch.arrived = waiting.map(|(tag, delivery)| (tag, Arc::clone(delivery.message()))).collect();
     }
 
-    /// Tells the pool how many workers have no task, and whether the queue may start anything.
-    pub(super) fn report_to_pool(&self) {
+    /// Tells the pool what has come and ended, how many workers have no task, and whether the queue may start anything.
+    pub(super) fn report_to_pool(&mut self, now: Timestamp) {
+        let (free, is_open) = self.readiness();
         if let Some(pool) = &self.pool {
-            let (free, is_open) = self.readiness();
-            pool.report(free, is_open);
+            pool.tell(&mut self.batch, free, is_open, now);
         }
     }
 
-    /// Gives the slot of a run back that is over. `ran`: the body did run.
-    pub(super) fn end_in_pool(&self, permit: SlotPermit, ran: bool) {
-        if let Some(pool) = &self.pool {
-            let (free, is_open) = self.readiness();
-            pool.end(permit, ran, free, is_open);
+    /// As [`report_to_pool`](Self::report_to_pool), and takes what the pool grants. `false`: nothing.
+    fn take_grants(&mut self, now: Timestamp) -> bool {
+        let (free, is_open) = self.readiness();
+        let Some(pool) = &self.pool else { return false };
+        let look = pool.next_tasks(&mut self.batch, free, is_open, now);
+        if let Some(look) = look {
+            self.wake_at(Instant::now() + look);
         }
+        !self.batch.granted.is_empty()
     }
 
     /// The number of workers that can be given a task, and whether the queue may start anything.
@@ -74,17 +74,10 @@ impl Queue {
     /// is set aside, and the next of its line may start. `bell`: the gates are asked.
     pub(super) fn release_by_pool(&mut self, bell: Option<&Arc<Bell>>, now: Timestamp) -> Option<Released> {
         loop {
-            let (free, is_open) = self.readiness();
-            let pool = self.pool.as_ref()?;
-            let (tag, permit) = match pool.next_task(free, is_open, now) {
-                Ok(next) => next,
-                Err(look) => {
-                    if let Some(look) = look {
-                        self.wake_at(Instant::now() + look);
-                    }
-                    return None;
-                }
-            };
+            if self.batch.granted.is_empty() && !self.take_grants(now) {
+                return None;
+            }
+            let (tag, permit) = self.batch.granted.pop_front()?;
             let Some(delivery) = self.backlog.get(tag) else { continue }; // it is gone, and its slot is free
             let message = Arc::clone(delivery.message());
             let admitted = match bell {
@@ -94,7 +87,7 @@ impl Queue {
             match admitted {
                 Ok(admission) => return self.let_go(tag, &message, admission, Some(permit), now),
                 Err(hold) => {
-                    pool.hold(permit);
+                    self.pool.as_ref()?.hold(permit);
                     self.hold(tag, &message, hold, now);
                 }
             }

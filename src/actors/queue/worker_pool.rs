@@ -156,7 +156,7 @@ impl Queue {
         tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
         self.halted = Some(reason);
         self.stats.forecasts.forget_made();
-        self.report_to_pool();
+        self.report_to_pool(now());
         ctx.run_later(pause, |queue, ctx| {
             queue.halted = None;
             queue.fill(ctx);

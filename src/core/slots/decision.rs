@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Slots;
+use super::contenders::Field;
 use super::fault::Fault;
 use super::line::{Contest, Head};
 use super::queue::PooledQueue;
@@ -14,15 +15,6 @@ use crate::core::Timestamp;
 pub(super) struct Choice {
     pub(super) queue: usize,
     pub(super) head: Head,
-}
-
-/// All lines that may start something now, taken together.
-#[derive(Clone, Copy, Debug, Default)]
-struct Contenders {
-    weight: u128,
-    weighted: u128,
-    /// What the tenant has had that has had least, and who it is.
-    least: Option<(Spent, usize)>,
 }
 
 /// A head with what its promise says. Times are in microseconds.
@@ -86,6 +78,9 @@ impl Slots {
         }
         self.charge_overruns(now);
         self.look_at_room(now);
+        if self.contending == 0 {
+            return None;
+        }
         let mut open_to = self.promises.open_to(self.rules.slots, now);
         if self.has(Fault::ForgetsReserve) {
             open_to = self.promises.len();
@@ -115,8 +110,7 @@ impl Slots {
     /// What starts next in one of these queues.
     fn choose_of(&mut self, able: &[usize], open_to: usize, now: Timestamp) -> Option<Choice> {
         let field = self.field(able, open_to);
-        let (least, _) = field.least?;
-        let mean = field.weighted / field.weight.max(1);
+        let (least, mean) = (field.least?, field.mean());
         self.note_owed(least, mean, now);
         loop {
             let best = self.best(able, open_to, now)?;
@@ -132,19 +126,23 @@ impl Slots {
         }
     }
 
-    /// The lines of these queues, taken together.
-    fn field(&mut self, able: &[usize], open_to: usize) -> Contenders {
-        let mut field = Contenders::default();
-        for number in able {
-            let queue = &mut self.queues[*number];
-            queue.look();
-            for contest in queue.contests_to(open_to) {
-                let (weight, weighted) = contest.sums();
-                field.weight += weight;
-                field.weighted = field.weighted.saturating_add(weighted);
-                field.least = [field.least, contest.least()].into_iter().flatten().min();
-            }
+    /// The lines that may start something, which are of these queues, taken together.
+    fn field(&mut self, able: &[usize], open_to: usize) -> Field {
+        let (mut is_any, mut lines) = (false, 0);
+        for queue in able.iter().map(|number| &self.queues[*number]) {
+            is_any |= queue.contests_to(open_to).next().is_some();
+            lines += if queue.is_open_to(open_to) { queue.contending } else { 0 };
         }
+        if !is_any {
+            return Field::default();
+        }
+        // The mean of one tenant is what it has had, whichever of its lines may start.
+        if lines == self.contending || self.tenants.contenders.tenants() == 1 {
+            return self.tenants.all_contenders();
+        }
+        self.tell_spent();
+        let mut field = Field::default();
+        able.iter().for_each(|number| self.queues[*number].add_up(open_to, &mut field));
         field
     }
 
@@ -200,7 +198,7 @@ impl Slots {
             account.owed_since = now;
         }
         account.owed = owed;
-        self.recharge(tenant);
+        self.tell_owed(tenant);
         self.settle(tenant, now);
     }
 

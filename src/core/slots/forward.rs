@@ -84,7 +84,7 @@ impl Slots {
             rules: self.rules,
             queues: self.queues.clone(),
             tenants: self.tenants.at_work(),
-            costs: self.costs.clone(),
+            costs: self.costs.without_names(),
             promises: self.promises.clone(),
             runs: self.runs.clone(),
             overruns: self.overruns.clone(),

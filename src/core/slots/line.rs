@@ -4,6 +4,8 @@
 //! - A line contends with its first task, its head. It is in one [`Contest`] of its queue, or in none.
 //! - Among the heads of one queue, whose promises are the same, the one that waits longest is due first, whether the pool
 //!   has time or not. So a contest is sorted once, and a decision looks at its first entry.
+//! - What the tenants have had a contest knows as it was [told](Contest::tell) last: before each decision for which that
+//!   matters.
 
 use std::cmp::Reverse;
 
@@ -43,8 +45,8 @@ pub(super) struct LinePlace {
     /// How many of the pool's promises a run of its head would block: the number of its contest.
     pub(super) blocks: usize,
     pub(super) head: Head,
-    /// What its tenant has had.
-    pub(super) spent: Spent,
+    /// What its tenant has had, as its contest was told last.
+    pub(super) told: Option<Spent>,
     pub(super) weight: u64,
     /// Whether its tenant is owed.
     pub(super) is_owed: bool,
@@ -63,91 +65,102 @@ pub(super) struct Head {
 /// The lines of one queue whose heads would block the same promises.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contest {
+    lines: usize,
     /// The heads of tenants that are owed. In force is what the place of a line says.
     owed: LazyHeap<Head>,
-    /// All its tenants by what they have had, in the same way.
-    by_spent: LazyHeap<(Spent, usize)>,
-    lines: usize,
-    /// The number of its lines whose tenants are owed.
     owed_lines: usize,
+    /// The first of these that is in force. `None`: it may be another one by now.
+    first: Option<Option<Head>>,
+    /// What the tenants have had of whose lines it was [told](Self::tell), in the same way.
+    by_spent: LazyHeap<(Spent, usize)>,
+    told_lines: usize,
+    /// The weights of these, and what they have had, each times its weight.
     weight: u128,
-    /// What they have had, each times its weight.
     weighted: u128,
-    /// Of the entries that are in force, the first ones, unless something has changed since.
-    first: Option<FirstEntries>,
-}
-
-/// The first entries of a contest.
-#[derive(Clone, Copy, Debug)]
-struct FirstEntries {
-    owed: Option<Head>,
-    least: Option<(Spent, usize)>,
 }
 
 impl Contest {
     pub(super) fn enter(&mut self, place: &LinePlace) {
-        if place.is_owed {
-            self.owed.push(place.head);
-            self.owed_lines += 1;
-        }
-        self.by_spent.push((place.spent, place.head.tenant));
         self.lines += 1;
-        self.weight += u128::from(place.weight);
-        self.weighted = self.weighted.saturating_add(weighted(place));
-        self.first = None;
+        if place.is_owed {
+            self.owe(place);
+        }
     }
 
     pub(super) fn leave(&mut self, place: &LinePlace) {
-        self.owed_lines -= usize::from(place.is_owed);
         self.lines -= 1;
+        if place.is_owed {
+            self.disown(place);
+        }
+        if let Some(spent) = place.told {
+            self.told_lines -= 1;
+            self.weight -= u128::from(place.weight);
+            self.weighted = self.weighted.saturating_sub(weighted(spent, place.weight));
+        }
         if self.lines == 0 {
             self.owed.clear();
             self.by_spent.clear();
         }
-        self.weight -= u128::from(place.weight);
-        self.weighted = self.weighted.saturating_sub(weighted(place));
-        self.first = None;
     }
 
-    /// A line has changed that contends here: what its tenant has had, or whether it is owed.
-    pub(super) fn change(&mut self, before: &LinePlace, after: &LinePlace) {
-        if after.is_owed && !before.is_owed {
-            self.owed.push(after.head);
+    /// The tenant of a line is owed from now on.
+    pub(super) fn owe(&mut self, place: &LinePlace) {
+        self.owed.push(place.head);
+        self.owed_lines += 1;
+        if let Some(first) = &mut self.first {
+            *first = [*first, Some(place.head)].into_iter().flatten().min();
         }
-        self.owed_lines = self.owed_lines + usize::from(after.is_owed) - usize::from(before.is_owed);
-        if after.spent != before.spent {
-            self.by_spent.push((after.spent, after.head.tenant));
+    }
+
+    /// The tenant of a line is not owed any more.
+    pub(super) fn disown(&mut self, place: &LinePlace) {
+        self.owed_lines -= 1;
+        if self.first == Some(Some(place.head)) {
+            self.first = None;
         }
-        self.weighted = self.weighted.saturating_sub(weighted(before)).saturating_add(weighted(after));
-        self.first = None;
+    }
+
+    /// The tenant of a line has had so much by now.
+    pub(super) fn tell(&mut self, place: &mut LinePlace, spent: Spent) {
+        let before = place.told.replace(spent);
+        if before == Some(spent) {
+            return;
+        }
+        match before {
+            Some(before) => self.weighted = self.weighted.saturating_sub(weighted(before, place.weight)),
+            None => {
+                self.told_lines += 1;
+                self.weight += u128::from(place.weight);
+            }
+        }
+        self.weighted = self.weighted.saturating_add(weighted(spent, place.weight));
+        self.by_spent.push((spent, place.head.tenant));
     }
 
     /// Forgets entries that are not in force, if they are many. It is called after each change. `number` is that of the contest.
     pub(super) fn tidy(&mut self, number: usize, lines: &Lines) {
         self.owed.tidy(self.owed_lines, |head| is_owed_head(lines, number, head));
-        self.by_spent.tidy(self.lines, |entry| is_spent(lines, number, entry));
+        self.by_spent.tidy(self.told_lines, |entry| is_told(lines, number, entry));
     }
 
-    /// Finds the first entries that are in force, so that [`first`](Self::first) and [`least`](Self::least) tell them.
+    /// Finds the first head that is in force, so that [`first`](Self::first) tells it.
     pub(super) fn look(&mut self, number: usize, lines: &Lines) {
         if self.first.is_none() {
-            let owed = self.owed.first(|head| is_owed_head(lines, number, head));
-            let least = self.by_spent.first(|entry| is_spent(lines, number, entry));
-            self.first = Some(FirstEntries { owed, least });
+            self.first = Some(self.owed.first(|head| is_owed_head(lines, number, head)));
         }
     }
 
     /// The head that is due first of those whose tenants are owed.
     pub(super) fn first(&self) -> Option<Head> {
-        self.first.and_then(|first| first.owed)
+        self.first.flatten()
     }
 
-    /// The tenant that has had least.
-    pub(super) fn least(&self) -> Option<(Spent, usize)> {
-        self.first.and_then(|first| first.least)
+    /// The tenant that has had least, of those that it was told of.
+    pub(super) fn least(&mut self, number: usize, lines: &Lines) -> Option<(Spent, usize)> {
+        self.by_spent.first(|entry| is_told(lines, number, entry))
     }
 
-    /// The weights of all its tenants, and what they have had, each times its weight.
+    /// The weights of all tenants that it was told of, and what they have had, each times its weight.
     pub(super) fn sums(&self) -> (u128, u128) {
         (self.weight, self.weighted)
     }
@@ -166,10 +179,10 @@ fn is_owed_head(lines: &Lines, contest: usize, head: &Head) -> bool {
     place_in(lines, head.tenant, contest).is_some_and(|place| place.is_owed && place.head == *head)
 }
 
-fn is_spent(lines: &Lines, contest: usize, (spent, tenant): &(Spent, usize)) -> bool {
-    place_in(lines, *tenant, contest).is_some_and(|place| place.spent == *spent)
+fn is_told(lines: &Lines, contest: usize, (spent, tenant): &(Spent, usize)) -> bool {
+    place_in(lines, *tenant, contest).is_some_and(|place| place.told == Some(*spent))
 }
 
-pub(super) fn weighted(place: &LinePlace) -> u128 {
-    place.spent.saturating_mul(u128::from(place.weight))
+fn weighted(spent: Spent, weight: u64) -> u128 {
+    spent.saturating_mul(u128::from(weight))
 }

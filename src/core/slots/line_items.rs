@@ -13,110 +13,130 @@ use super::line::{Item, LineKey};
 /// The most tasks for which a line without tasks has memory.
 const SMALL: usize = 64;
 
-/// The tasks of a line.
+/// The tasks of a line, by priority, the higher one first. Most lines have tasks of one priority, so the first priority is
+/// kept without an allocation of its own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LineItems {
-    /// By priority, the higher one first. One that has no tasks is the only one.
-    levels: Vec<PriorityItems>,
+    first: PriorityItems,
+    /// Each has tasks. Where there are any, the first one has tasks, too.
+    others: Vec<PriorityItems>,
 }
 
 /// The tasks of one priority, each with the number of its arrival.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct PriorityItems {
     priority: Reverse<u8>,
     tasks: VecDeque<(u64, Item)>,
 }
 
+impl PriorityItems {
+    /// Puts a task in at its place, which is the answer.
+    fn insert(&mut self, arrival: u64, item: Item) -> usize {
+        let place = match self.tasks.back() {
+            Some((last, _)) if *last > arrival => self.tasks.partition_point(|(other, _)| *other < arrival),
+            _ => self.tasks.len(),
+        };
+        self.tasks.insert(place, (arrival, item));
+        place
+    }
+
+    fn remove(&mut self, arrival: u64) -> Option<Item> {
+        let is_first = self.tasks.front().is_some_and(|(first, _)| *first == arrival);
+        let place =
+            if is_first { 0 } else { self.tasks.binary_search_by_key(&arrival, |(other, _)| *other).ok()? };
+        self.tasks.remove(place).map(|(_, item)| item)
+    }
+}
+
 impl LineItems {
     /// Puts a task in. Returns whether it is the first one now.
     pub(super) fn insert(&mut self, (priority, arrival): LineKey, item: Item) -> bool {
-        let at = self.level(priority);
-        let tasks = &mut self.levels[at].tasks;
-        let place = match tasks.back() {
-            Some((last, _)) if *last > arrival => tasks.partition_point(|(other, _)| *other < arrival),
-            _ => tasks.len(),
-        };
-        tasks.insert(place, (arrival, item));
-        (at, place) == (0, 0)
-    }
-
-    /// The place of the level of this priority, which is there by now.
-    fn level(&mut self, priority: Reverse<u8>) -> usize {
-        if let [only] = &mut self.levels[..]
-            && only.tasks.is_empty()
-        {
-            only.priority = priority;
-            return 0;
+        if self.first.tasks.is_empty() {
+            self.first.priority = priority;
+        } else if priority < self.first.priority {
+            let first = PriorityItems { priority, tasks: VecDeque::new() };
+            self.others.insert(0, std::mem::replace(&mut self.first, first));
         }
-        let found = self.levels.binary_search_by_key(&priority, |level| level.priority);
-        found.unwrap_or_else(|at| {
-            self.levels.insert(at, PriorityItems { priority, tasks: VecDeque::new() });
+        if priority == self.first.priority {
+            return self.first.insert(arrival, item) == 0;
+        }
+        let found = self.others.binary_search_by_key(&priority, |level| level.priority);
+        let at = found.unwrap_or_else(|at| {
+            self.others.insert(at, PriorityItems { priority, tasks: VecDeque::new() });
             at
-        })
+        });
+        self.others[at].insert(arrival, item);
+        false
     }
 
     /// Takes a task out. `None`: it is not here.
     pub(super) fn remove(&mut self, (priority, arrival): LineKey) -> Option<Item> {
-        let at = self.levels.binary_search_by_key(&priority, |level| level.priority).ok()?;
-        let tasks = &mut self.levels[at].tasks;
-        let is_first = tasks.front().is_some_and(|(first, _)| *first == arrival);
-        let place =
-            if is_first { 0 } else { tasks.binary_search_by_key(&arrival, |(other, _)| *other).ok()? };
-        let (_, item) = tasks.remove(place)?;
-        if tasks.is_empty() && self.levels.len() > 1 {
-            self.levels.remove(at);
+        if priority == self.first.priority {
+            let item = self.first.remove(arrival)?;
+            if self.first.tasks.is_empty() && !self.others.is_empty() {
+                self.first = self.others.remove(0);
+            }
+            return Some(item);
+        }
+        let at = self.others.binary_search_by_key(&priority, |level| level.priority).ok()?;
+        let item = self.others[at].remove(arrival)?;
+        if self.others[at].tasks.is_empty() {
+            self.others.remove(at);
         }
         Some(item)
     }
 
     /// The first task.
     pub(super) fn first(&self) -> Option<(LineKey, &Item)> {
-        let level = self.levels.first()?;
-        level.tasks.front().map(|(arrival, item)| ((level.priority, *arrival), item))
+        self.first.tasks.front().map(|(arrival, item)| ((self.first.priority, *arrival), item))
     }
 
     /// The last task.
     pub(super) fn last(&self) -> Option<(LineKey, &Item)> {
-        let level = self.levels.last()?;
+        let level = self.others.last().unwrap_or(&self.first);
         level.tasks.back().map(|(arrival, item)| ((level.priority, *arrival), item))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.levels.iter().all(|level| level.tasks.is_empty())
+        self.first.tasks.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.levels.iter().map(|level| level.tasks.len()).sum()
+        self.levels().map(|level| level.tasks.len()).sum()
+    }
+
+    fn levels(&self) -> impl Iterator<Item = &PriorityItems> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     /// All tasks in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (LineKey, &Item)> {
-        self.levels.iter().flat_map(|level| {
+        self.levels().flat_map(|level| {
             level.tasks.iter().map(move |(arrival, item)| ((level.priority, *arrival), item))
         })
     }
 
     /// As [`iter`](Self::iter), to change them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Item> {
-        self.levels.iter_mut().flat_map(|level| level.tasks.iter_mut().map(|(_, item)| item))
+        let levels = std::iter::once(&mut self.first).chain(&mut self.others);
+        levels.flat_map(|level| level.tasks.iter_mut().map(|(_, item)| item))
     }
 
     /// Forgets the tasks behind the first `most`. Returns how many these were.
     pub(super) fn truncate(&mut self, most: usize) -> usize {
         let before = self.len();
         let mut room = most;
-        for level in &mut self.levels {
+        for level in std::iter::once(&mut self.first).chain(&mut self.others) {
             level.tasks.truncate(room);
             room -= level.tasks.len();
         }
-        let mut is_first = true;
-        self.levels.retain(|level| std::mem::replace(&mut is_first, false) || !level.tasks.is_empty());
+        self.others.retain(|level| !level.tasks.is_empty());
         before - self.len()
     }
 
     /// Whether it has little memory, so that it may be kept for a line to come.
     pub(super) fn is_small(&self) -> bool {
-        self.levels.iter().all(|level| level.tasks.capacity() <= SMALL)
+        self.levels().all(|level| level.tasks.capacity() <= SMALL)
     }
 }
 

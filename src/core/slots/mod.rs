@@ -18,14 +18,16 @@
 //! - No more runs than slots are granted, whatever the queues do; each grant ends in exactly one of
 //!   [`finish`](Slots::finish), [`cancel`](Slots::cancel) and [`hold`](Slots::hold), or is taken back untaken.
 //! - The same calls with the same times give the same grants.
-//! - A grant costs O(log n) at most, and a little for each queue that may start something: no call searches all tenants or tasks
-//!   unless it says so, names are looked up once, when a task comes, and nothing is allocated where the numbers of queues, tenants
-//!   and runs stay as they were. The memory does not grow with the number of tenants that ever came.
+//! - A grant costs O(log n) on average, and a little for each queue that may start something: no call searches all tenants or
+//!   tasks unless it says so, names are looked up once, when a task comes, and nothing is allocated where the numbers of
+//!   queues, tenants and runs stay as they were. To charge a tenant costs the same however many lines it has, unless something
+//!   that waits may not start. The memory does not grow with the number of tenants that ever came.
 //!
 //! Where the parts come from: shares by start-time fair queueing (Goyal 1997), with the cost corrected at the end as in
 //! Kubernetes' priority and fairness; who is owed, by the mean, as in Linux' EEVDF; the part of the promise that is used, as in
 //! Kleinrock's accumulating priorities.
 
+mod contenders;
 mod cost;
 mod decision;
 mod fault;
@@ -304,8 +306,8 @@ impl Slots {
             for tenant in of.tenants() {
                 if is_open {
                     self.tenants.lift(tenant);
+                    self.tenants.recount(tenant);
                     self.enter(queue, tenant);
-                    self.recharge(tenant);
                 } else {
                     self.leave_contest(queue, tenant);
                 }
@@ -395,11 +397,12 @@ impl Slots {
         if self.has(fault::Fault::ForgetsWeight) {
             return;
         }
-        let Some(tenant) = self.tenants.weigh(tenant, weight) else { return };
-        for queue in self.tenants.accounts[tenant].lines.clone() {
-            self.leave_contest(queue, tenant);
-            self.enter(queue, tenant);
-        }
+        let Some(known) = self.tenants.find(tenant) else { return self.tenants.weigh(tenant, weight) };
+        // What contends has one weight as long as it does.
+        let lines = self.tenants.accounts[known].lines.clone();
+        lines.iter().for_each(|queue| self.leave_contest(*queue, known));
+        self.tenants.weigh(tenant, weight);
+        lines.iter().for_each(|queue| self.enter(*queue, known));
     }
 
     /// Says when somebody should ask for [grants](Self::dispatch) although nothing has happened: a tenant may take the room then

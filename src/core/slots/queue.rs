@@ -1,16 +1,17 @@
 //! A queue of a pool, and the lines in it: which of them contend for a slot, and with what.
 //!
 //! Invariant: a line contends if and only if its queue is open and its tenant does not crowd others out. Its entry in the
-//! contest says what its tenant has had by now, and whether the tenant is owed.
+//! contest says whether its tenant is owed, and, once contests were [told](Slots::tell_spent), what the tenant has had.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::contenders::Field;
 use super::cost::micros;
 use super::fault::Fault;
 use super::line::{Contest, Head, Item, Line, LineKey, LinePlace, Lines};
 use super::line_items::LineItems;
-use super::tenant::Owed;
+use super::tenant::{Owed, Spent};
 use super::{QueueTerms, Slots};
 use crate::core::Timestamp;
 use crate::core::counted_wait::WaitTimes;
@@ -85,7 +86,7 @@ impl PooledQueue {
         tenants
     }
 
-    /// Finds the first entries of its contests, for the [contests](Self::contests_to) that are asked for afterwards.
+    /// Finds the first heads of its contests, for the [contests](Self::contests_to) that are asked for afterwards.
     pub(super) fn look(&mut self) {
         for number in &self.occupied {
             self.contests[*number].look(*number, &self.lines);
@@ -96,6 +97,33 @@ impl PooledQueue {
     pub(super) fn contests_to(&self, open_to: usize) -> impl Iterator<Item = &Contest> {
         let numbers = self.occupied.iter().take_while(move |number| **number <= open_to);
         numbers.map(move |number| &self.contests[*number])
+    }
+
+    /// Whether the heads of all its lines block so many promises at most.
+    pub(super) fn is_open_to(&self, open_to: usize) -> bool {
+        self.occupied.last().is_none_or(|most| *most <= open_to)
+    }
+
+    /// Adds its lines up whose heads block so many promises at most. Their contests were told what tenants have had.
+    pub(super) fn add_up(&mut self, open_to: usize, field: &mut Field) {
+        for number in self.occupied.iter().copied().take_while(|number| *number <= open_to) {
+            let contest = &mut self.contests[number];
+            let (weight, weighted) = contest.sums();
+            field.weight += weight;
+            field.weighted = field.weighted.saturating_add(weighted);
+            let least = contest.least(number, &self.lines).map(|(spent, _)| spent);
+            field.least = [field.least, least].into_iter().flatten().min();
+        }
+    }
+
+    /// Tells the contest of a tenant's line what the tenant has had.
+    fn tell(&mut self, tenant: usize, spent: Spent) {
+        let place = self.lines.get_mut(&tenant).and_then(|line| line.place.as_mut());
+        let Some(place) = place else { return };
+        let number = place.blocks;
+        let contest = &mut self.contests[number];
+        contest.tell(place, spent);
+        contest.tidy(number, &self.lines);
     }
 
     fn enter_contest(&mut self, place: &LinePlace) {
@@ -201,7 +229,7 @@ impl Slots {
     /// Has a line contend, if it may.
     pub(super) fn enter(&mut self, queue: usize, tenant: usize) {
         let reverses = self.has(Fault::ReversesLine);
-        let (of, account) = (&mut self.queues[queue], &mut self.tenants.accounts[tenant]);
+        let (of, account) = (&mut self.queues[queue], &self.tenants.accounts[tenant]);
         if !of.is_open || account.is_crowding {
             return;
         }
@@ -214,14 +242,14 @@ impl Slots {
         let place = LinePlace {
             blocks: self.promises.blocked(of.promise, most),
             head: Head { since, priority, arrival, tenant },
-            spent: account.spent(),
+            told: None,
             weight: account.weight,
             is_owed: account.owed == Owed::Yes,
         };
         line.place = Some(place);
         of.enter_contest(&place);
         self.contending += 1;
-        account.lines.push(queue);
+        self.tenants.line_enters(tenant, queue);
     }
 
     /// Has a line contend no more.
@@ -231,32 +259,38 @@ impl Slots {
         let Some(place) = place else { return };
         of.leave_contest(&place);
         self.contending -= 1;
-        let lines = &mut self.tenants.accounts[tenant].lines;
-        if let Some(at) = lines.iter().position(|line| *line == queue) {
-            lines.swap_remove(at);
+        self.tenants.line_leaves(tenant, queue);
+    }
+
+    /// Tells the contests of a tenant's lines whether it is owed.
+    pub(super) fn tell_owed(&mut self, tenant: usize) {
+        let account = &self.tenants.accounts[tenant];
+        let (is_owed, owed_since) = (account.owed == Owed::Yes, Some(account.owed_since));
+        for queue in &account.lines {
+            let of = &mut self.queues[*queue];
+            let place = of.lines.get_mut(&tenant).and_then(|line| line.place.as_mut());
+            let Some(place) = place.filter(|place| place.is_owed != is_owed) else { continue };
+            let contest = &mut of.contests[place.blocks];
+            place.is_owed = is_owed;
+            if is_owed {
+                let since = place.head.since;
+                place.head.since = WaitTimes { since, owed_since, ..WaitTimes::default() }.counts_from();
+                contest.owe(place);
+            } else {
+                contest.disown(place);
+            }
+            let number = place.blocks;
+            contest.tidy(number, &of.lines);
         }
     }
 
-    /// Tells the contests of a tenant's lines what it has had by now, and whether it is owed.
-    pub(super) fn recharge(&mut self, tenant: usize) {
-        let account = &self.tenants.accounts[tenant];
-        let (spent, is_owed, owed_since) = (account.spent(), account.owed == Owed::Yes, account.owed_since);
-        for queue in &account.lines {
-            let of = &mut self.queues[*queue];
-            let Some(line) = of.lines.get_mut(&tenant) else { continue };
-            let Some(place) = &mut line.place else { continue };
-            if place.spent == spent && place.is_owed == is_owed {
-                continue;
+    /// Tells all contests what the tenants of their lines have had by now, as far as that has changed.
+    pub(super) fn tell_spent(&mut self) {
+        while let Some(tenant) = self.tenants.next_untold() {
+            let account = &self.tenants.accounts[tenant];
+            for queue in &account.lines {
+                self.queues[*queue].tell(tenant, account.counted);
             }
-            let before = *place;
-            if is_owed && !place.is_owed {
-                let (since, owed_since) = (place.head.since, Some(owed_since));
-                place.head.since = WaitTimes { since, owed_since, ..WaitTimes::default() }.counts_from();
-            }
-            (place.spent, place.is_owed) = (spent, is_owed);
-            let contest = &mut of.contests[before.blocks];
-            contest.change(&before, place);
-            contest.tidy(before.blocks, &of.lines);
         }
     }
 

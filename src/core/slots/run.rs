@@ -80,8 +80,8 @@ impl Slots {
         };
         self.runs.insert(run, started);
         self.await_overrun(started.overrun(run));
-        self.enter(queue, tenant); // with what it is charged by now
-        self.recharge(tenant);
+        self.enter(queue, tenant);
+        self.tenants.recount(tenant);
         self.note_large(tenant);
         self.settle(tenant, now);
         Some(run)
@@ -108,7 +108,7 @@ impl Slots {
             self.seen.run_times.record(over.item.task, took);
         }
         self.tenants.raise_floor(took);
-        self.recharge(over.tenant);
+        self.tenants.recount(over.tenant);
         self.note_large(over.tenant);
         self.settle(over.tenant, now);
     }
@@ -146,7 +146,7 @@ impl Slots {
         of.free += usize::from(of.epoch == undone.epoch);
         account.running -= 1;
         account.held -= undone.charge;
-        self.recharge(undone.tenant);
+        self.tenants.recount(undone.tenant);
         self.note_large(undone.tenant);
         Some(undone)
     }
@@ -162,16 +162,18 @@ impl Slots {
         while let Some((at, run)) = self.overruns.peek()
             && at <= now
         {
-            self.overruns.pop();
-            let Some(over) = self.runs.get_mut(&run) else { continue }; // it is over
+            let Some(over) = self.runs.get_mut(&run) else {
+                self.overruns.pop(); // it is over
+                continue;
+            };
             over.expected = over.expected.saturating_mul(2).max(cost::LEAST_EXPECTED);
             let account = &mut self.tenants.accounts[over.tenant];
             let charge = account.cost(over.expected);
             account.held = account.held - over.charge + charge;
             over.charge = charge;
             let (tenant, overrun) = (over.tenant, over.overrun(run));
-            self.await_overrun(overrun);
-            self.recharge(tenant);
+            self.overruns.replace_first(overrun);
+            self.tenants.recount(tenant);
             self.settle(tenant, now);
         }
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::contenders::Contenders;
 use super::cost::{OwnCosts, micros};
 use super::lazy_heap::LazyHeap;
 use crate::core::Timestamp;
@@ -113,6 +114,11 @@ pub(super) struct TenantAccount {
     pub(super) is_busy: bool,
     /// The queues in which a task of it may start as far as the queue and the tenant are concerned.
     pub(super) lines: Vec<usize>,
+    /// By what it is counted among the [contenders](Contenders), and its key in their heap.
+    pub(super) counted: Spent,
+    pub(super) key: Option<Spent>,
+    /// Whether it is among those that contests are to be told of.
+    pub(super) is_untold: bool,
     pub(super) owed: Owed,
     /// Since when it is owed again. What it waited before counts for nobody.
     pub(super) owed_since: Timestamp,
@@ -147,10 +153,14 @@ impl TenantAccount {
 pub(super) struct TenantAccounts {
     pub(super) accounts: Vec<TenantAccount>,
     numbers: HashMap<Arc<str>, usize>,
+    /// The number that was looked up last. Tasks that come together are mostly of one tenant, and to compare names costs less
+    /// than to hash one.
+    latest: usize,
     /// Numbers that nobody has.
     spare: Vec<usize>,
     weights: BTreeMap<Box<str>, u64>,
     pub(super) floor: Spent,
+    pub(super) contenders: Contenders,
     /// The tenants that are not owed. In force is what their shelves say.
     unowed: LazyHeap<(Spent, usize)>,
     unowed_count: usize,
@@ -170,7 +180,13 @@ impl TenantAccounts {
     /// a name.
     pub(super) fn number(&mut self, name: &str) -> usize {
         let name = bounded(name);
+        // A number that nobody has has no weight.
+        let latest = self.accounts.get(self.latest);
+        if latest.is_some_and(|account| account.weight > 0 && *account.name == *name) {
+            return self.latest;
+        }
         if let Some(number) = self.numbers.get(name) {
+            self.latest = *number;
             return *number;
         }
         let account = TenantAccount {
@@ -191,6 +207,7 @@ impl TenantAccounts {
             }
         };
         self.numbers.insert(known_as, number);
+        self.latest = number;
         number
     }
 
@@ -219,16 +236,15 @@ impl TenantAccounts {
         self.ahead.first(|entry| is_ahead(accounts, entry))
     }
 
-    /// Sets the weight of a tenant for its charges from now on. Returns its number if it has an account.
-    pub(super) fn weigh(&mut self, name: &str, weight: TenantWeight) -> Option<usize> {
+    /// Sets the weight of a tenant for its charges from now on. None of its lines contends.
+    pub(super) fn weigh(&mut self, name: &str, weight: TenantWeight) {
         self.weights.insert(bounded(name).into(), weight.0);
-        let number = self.find(name)?;
+        let Some(number) = self.find(name) else { return };
         let account = &mut self.accounts[number];
         if account.is_busy {
             self.busy_weight = self.busy_weight.saturating_sub(account.weight).saturating_add(weight.0);
         }
         account.weight = weight.0;
-        Some(number)
     }
 
     /// A tenant has a debt at most: what it did not use while it could not is gone.
@@ -329,6 +345,7 @@ impl TenantAccounts {
         Self {
             accounts: accounts.collect(),
             floor: self.floor,
+            contenders: self.contenders.clone(),
             unowed: self.unowed.clone(),
             unowed_count: self.unowed_count,
             ahead: self.ahead.clone(),
@@ -452,5 +469,17 @@ mod tests {
         book.floor = u128::MAX;
         book.forget();
         assert_eq!(book.all().count(), 0);
+        // The last one that was asked for is no exception, nor is that without a name.
+        for name in ["last", ""] {
+            let number = book.number(name);
+            assert_eq!((book.number(name), book.find(name)), (number, Some(number)));
+            book.place(number, 4, Timestamp::ZERO);
+            book.forget();
+            assert_eq!(book.find(name), None);
+            let again = book.number(name);
+            assert_eq!((book.find(name), book.accounts[again].weight), (Some(again), ONE));
+            book.place(again, 4, Timestamp::ZERO);
+            book.forget();
+        }
     }
 }

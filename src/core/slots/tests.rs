@@ -13,7 +13,7 @@
 //! - I11 twice the weight is twice the share
 //!
 //! [`world`] plays random histories against a model that is too simple to be wrong; [`shares`] runs tenants against each other
-//! in virtual time.
+//! in virtual time; [`books`] compares what the machine keeps with what a search finds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,6 +23,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use super::fault::Fault;
 use world::{Op, Property, World, op};
 
+mod books;
 mod examples;
 mod shares;
 mod world;

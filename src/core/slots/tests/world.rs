@@ -7,10 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::fault::Fault;
-use super::super::line::{LinePlace, weighted};
-use super::super::queue::PooledQueue;
-use super::super::tenant::{Owed, Shelf};
+use super::super::tenant::Owed;
 use super::super::{QueueTerms, SlotHold, SlotRules, Slots, WaitingTask};
+use super::books;
 use crate::core::Timestamp;
 
 const TENANTS: [&str; 4] = ["a", "b", "c", ""];
@@ -456,42 +455,8 @@ impl World {
             if queue.running != self.runs_of(number).count() {
                 return Err(format!("queue {number} counts {} runs", queue.running));
             }
-            let contending = queue.lines.values().filter(|line| line.place.is_some()).count();
-            if queue.contending != contending {
-                return Err(format!("queue {number} counts {} lines", queue.contending));
-            }
-            contests_agree(queue)?;
         }
-        let contending = self.slots.queues.iter().map(|queue| queue.contending).sum::<usize>();
-        if self.slots.contending != contending {
-            return Err(format!("{} lines contend instead of {contending}", self.slots.contending));
-        }
-        self.shelves_agree()?;
-        for account in self.slots.tenants.all() {
-            let number = self.slots.tenants.find(&account.name).expect("it has an account");
-            let of = self.slots.runs.values().filter(|run| run.tenant == number);
-            let charged: u128 = of.map(|run| run.charge).sum();
-            if account.held != charged {
-                return Err(format!("{account:?} is charged {charged}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The first tenants that are not owed, and that are too far ahead, are those that a search through all finds.
-    fn shelves_agree(&self) -> Result<(), String> {
-        let mut book = self.slots.tenants.clone();
-        let shelves = || self.slots.tenants.accounts.iter().map(|account| account.shelf).zip(0_usize..);
-        let unowed = shelves().filter_map(|(shelf, number)| match shelf {
-            Shelf::Unowed(spent) => Some((spent, number)),
-            _ => None,
-        });
-        let ahead = shelves().filter_map(|(shelf, number)| match shelf {
-            Shelf::Ahead(key) => Some((key, number)),
-            _ => None,
-        });
-        let (known, found) = ((book.first_unowed(), book.first_ahead()), (unowed.min(), ahead.min()));
-        if known == found { Ok(()) } else { Err(format!("{known:?} instead of {found:?}")) }
+        books::agree(&self.slots)
     }
 
     /// At the end of all runs, all slots are free, and as many runs can go on at a time as before.
@@ -576,25 +541,4 @@ impl World {
         }
         Err(format!("{tag} never starts: {:?}", self.slots.hold_of(0, tag, self.now)))
     }
-}
-
-/// The sums and the first entries of the contests of a queue are those that a search through its lines finds.
-fn contests_agree(queue: &PooledQueue) -> Result<(), String> {
-    let mut looked = queue.clone();
-    looked.look();
-    for (number, contest) in looked.contests.iter().enumerate() {
-        let places: Vec<LinePlace> = queue.lines.values().filter_map(|line| line.place).collect();
-        let here = || places.iter().filter(|place| place.blocks == number);
-        let known = (contest.first(), contest.least(), contest.sums(), contest.is_empty());
-        let found = (
-            here().filter(|place| place.is_owed).map(|place| place.head).min(),
-            here().map(|place| (place.spent, place.head.tenant)).min(),
-            (here().map(|place| u128::from(place.weight)).sum::<u128>(), here().map(weighted).sum::<u128>()),
-            here().next().is_none(),
-        );
-        if known != found {
-            return Err(format!("contest {number}: {known:?} instead of {found:?}"));
-        }
-    }
-    Ok(())
 }
