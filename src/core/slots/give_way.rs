@@ -44,7 +44,9 @@ impl Slots {
         let (target, own) = (self.queues[choice.queue].terms.target, self.queues[asking.queue].terms.target);
         let is_tighter = target < own && now.since(choice.head.since) >= target / PARTS;
         let had = |tenant: usize| self.tenants.accounts[tenant].spent();
-        let without_this = had(asking.tenant).saturating_sub(asking.charge);
+        // The choice may have charged the run for what it takes beyond its typical duration.
+        let charge = self.runs.get(&run).map_or(0, |asking| asking.charge);
+        let without_this = had(asking.tenant).saturating_sub(charge);
         let is_owed_more = choice.head.tenant != asking.tenant && without_this > had(choice.head.tenant);
         let wants = is_tighter || (is_owed_more && held >= AGAINST_TENANT);
         if !wants {

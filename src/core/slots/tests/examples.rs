@@ -248,6 +248,17 @@ fn a_run_gives_way_to_a_tenant_that_has_had_less() {
     assert!(!pool.gives_way(runs[1].1, at(62)), "both have one slot");
 }
 
+#[test]
+fn what_a_run_takes_beyond_its_typical_duration_is_not_held_against_it() {
+    let mut pool = pool(1, &[(HOUR, 10 * MINUTE)]);
+    arrive(&mut pool, 0, 0, "large", at(0));
+    let run = taken(&mut pool, 0, at(0))[0].1;
+    arrive(&mut pool, 0, 9, "small", at(500));
+    pool.dispatch(at(500));
+    assert!(!pool.gives_way(run, at(599)), "without this run, its tenant has had nothing");
+    assert!(!pool.gives_way(run, at(601)), "and has had nothing still when the run is charged for more");
+}
+
 /// What a run costs is not known when it starts. It is charged more while it goes on.
 #[test]
 fn who_was_thought_cheap_is_charged_while_the_run_goes_on() {
