@@ -1,9 +1,11 @@
 //! Many queues, and a long backlog.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use celeriac::broker::conformance::{Inbox, counts, sample};
 use celeriac::broker::{Broker, EmbeddedBroker, Settle};
+use celeriac::core::Timestamp;
 use celeriac::task::Durability;
 
 use crate::{CHILD, in_a_child, large, open, shared};
@@ -31,6 +33,43 @@ async fn a_thousand_queues() {
     }
     for q in 0..QUEUES {
         assert_eq!(counts(&shared(&broker), &format!("queue {q}")).await, Default::default());
+    }
+}
+
+/// What comes, what is due and what goes back arrives in each queue, although a round of the store's thread looks at few of
+/// them.
+#[tokio::test]
+async fn no_queue_of_three_hundred_is_forgotten() {
+    const QUEUES: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    let name = |queue: usize| format!("queue {queue}");
+    let mut inboxes: Vec<Inbox> =
+        (0..QUEUES).map(|queue| Inbox::open(&shared(&broker), &name(queue), 1)).collect();
+    let start = Timestamp::from(SystemTime::now());
+    let messages = (0..QUEUES).flat_map(|queue| {
+        let ready = sample(&name(queue), 0, Durability::Disk);
+        let mut due = sample(&name(queue), 1, Durability::Disk);
+        // In no order of the queues.
+        due.eta = Some(start + Duration::from_millis((queue * 7 % 50) as u64));
+        [due, ready]
+    });
+    let published = futures_util::future::join_all(messages.map(|m| broker.publish(m, false))).await;
+    assert!(published.iter().all(Result::is_ok));
+    for (queue, inbox) in inboxes.iter_mut().enumerate() {
+        // The first delivery goes back, and comes again by itself. Each queue has room for one.
+        drop(inbox.next().await);
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let delivery = inbox.next().await;
+            ids.push(delivery.message().id.to_string());
+            delivery.settle(Settle::Ack { result: None, follow_ups: None });
+        }
+        ids.sort();
+        assert_eq!(ids, [0, 1].map(|n| format!("{}-{n}", name(queue))));
+    }
+    for queue in 0..QUEUES {
+        assert_eq!(counts(&shared(&broker), &name(queue)).await, Default::default());
     }
 }
 

@@ -19,6 +19,7 @@ use super::acknowledged::Acknowledged;
 use super::argument_index;
 use super::command::{EngineCommand, ReplySender};
 use super::commit::{ArrivedRow, Commit, Published, RowEnd, RowKey};
+use super::cursors::Cursors;
 use super::known_lanes::KnownLanes;
 use super::lanes::{LaneBatch, LaneStep, Newcoming};
 use super::last_chance::LastChance;
@@ -40,6 +41,8 @@ use crate::task::{Message, TaskId};
 const BATCH: usize = 4096;
 /// The most queues that a store holds: their numbers have 16 bits. A catalogue has some dozens.
 const QUEUES: usize = 1 << 16;
+/// The longest time for which the thread sleeps until something is due by the wall clock.
+const MOST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// The part of the store that other threads may read.
 pub(super) struct EngineShared {
@@ -65,7 +68,8 @@ pub(super) struct Engine {
     pub(super) options: EmbeddedOptions,
     pub(super) shared: Arc<EngineShared>,
     pub(super) tables: Option<Tables>,
-    pub(super) cursors: Vec<QueueCursor>,
+    /// The queues, and which of them have to be looked at.
+    pub(super) cursors: Cursors,
     pub(super) by_name: HashMap<String, usize>,
     /// The last sequence that was given to a row or a commit. No two get the same one, in no process.
     pub(super) seq: u64,
@@ -124,7 +128,7 @@ impl Engine {
             options,
             shared,
             tables: None,
-            cursors: Vec::new(),
+            cursors: Cursors::default(),
             by_name: HashMap::new(),
             seq: 0,
             next_tag: 0,
@@ -189,10 +193,9 @@ impl Engine {
             self.flush();
             // Then a store that failed may be opened again, so that the steps below find tables to read.
             self.try_reopen();
-            // Runs that gave up, and rows that came due, become ready before the consumers are filled.
+            // Runs that gave up become ready before the consumers are filled.
             self.give_up_waiting();
-            self.promote_due();
-            self.deliver();
+            self.look_at_queues();
         }
     }
 
@@ -223,10 +226,13 @@ impl Engine {
         if let Some(failure) = &self.failure {
             return Some(failure.retry_at);
         }
-        let now = now();
-        let deadline = self.next_deadline.map(|next| next.since(now).min(Duration::from_secs(3600)));
-        let deadline = deadline.map(|left| Instant::now() + left);
-        self.cursors.iter().filter_map(|w| w.wake_at(now)).chain(deadline).min()
+        if self.cursors.any_touched() {
+            return Some(Instant::now());
+        }
+        let due = self.next_deadline.into_iter().chain(self.cursors.next_due()).min();
+        // Somebody may set the wall clock meanwhile.
+        let due = due.map(|due| Instant::now() + due.since(now()).min(MOST_SLEEP));
+        due.into_iter().chain(self.cursors.next_again()).min()
     }
 
     /// Why nothing can be read or written.
@@ -411,8 +417,8 @@ impl Engine {
         });
         let left = free.saturating_sub(size as u64);
         if left < self.options.min_free_space {
-            let waiting = self.cursors.iter().map(|w| w.ready + w.scheduled).sum();
-            self.reclaim.begin(tables, self.seq, waiting);
+            let cursors = &self.cursors;
+            self.reclaim.begin(tables, self.seq, || cursors.iter().map(|w| w.ready + w.scheduled).sum());
             return Err(BrokerError::Full(format!(
                 "{} MiB are free on the disk of {}, and the last {} MiB are kept for tasks that are under way",
                 free >> 20,

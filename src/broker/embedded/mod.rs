@@ -22,6 +22,7 @@ mod chords;
 mod command;
 mod commit;
 mod copy;
+mod cursors;
 mod deliveries;
 mod disk_tables;
 mod engine;

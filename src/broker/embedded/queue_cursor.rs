@@ -34,6 +34,15 @@ pub(super) struct AttachedConsumer {
     pub(super) sink: Sink,
 }
 
+/// The times at which a queue has work although nothing happens to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NextLook {
+    /// When scheduled rows may be due, by the wall clock.
+    pub(super) due: Option<Timestamp>,
+    /// When rows that could not be read are tried again.
+    pub(super) again: Option<Instant>,
+}
+
 /// What memory holds of one queue.
 pub(super) struct QueueCursor {
     pub(super) name: String,
@@ -99,50 +108,57 @@ impl QueueCursor {
     }
 
     /// Whether the queue may be read. It may if the last read succeeded, or if enough time has passed since it failed.
-    pub(super) fn may_read(&mut self) -> bool {
-        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+    pub(super) fn may_read(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        if self.retry_at.is_some_and(|at| at <= now()) {
             self.retry_at = None;
         }
         self.retry_at.is_none()
     }
 
     /// Notes that the queue could not be read. Nothing is known of its rows, and the queue is left alone for a while.
-    pub(super) fn read_failed(&mut self) {
+    pub(super) fn read_failed(&mut self, now: Instant) {
         self.look_again();
-        self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        self.retry_at = Some(now + RETRY_AFTER);
     }
 
     /// Notes that the scan could not read some rows and passed over them. These rows are tried again after pauses that
     /// grow, in case the disk failed and the file is sound.
-    pub(super) fn passed_over(&mut self) {
+    pub(super) fn passed_over(&mut self, now: Instant) {
         if self.unreadable.is_none() {
-            self.unreadable = Some((Instant::now() + RETRY_AFTER, RETRY_AFTER));
+            self.unreadable = Some((now + RETRY_AFTER, RETRY_AFTER));
         }
     }
 
     /// Tries the rows that were passed over again, if it is time.
-    pub(super) fn try_again(&mut self) {
-        if let Some((at, pause)) = self.unreadable.filter(|(at, _)| *at <= Instant::now()) {
+    pub(super) fn try_again(&mut self, now: impl FnOnce() -> Instant) {
+        let Some((at, pause)) = self.unreadable else { return };
+        let now = now();
+        if at <= now {
             self.look_again();
             let pause = (pause * 4).min(RETRY_AT_MOST);
-            self.unreadable = Some((at.max(Instant::now()) + pause, pause));
+            self.unreadable = Some((now + pause, pause));
         }
     }
 
     /// Whether there may be due scheduled rows that a consumer would run.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.consumer.is_some() && self.next_due.is_some_and(|due| due <= now)
+    pub(super) fn is_due(&self, now: impl FnOnce() -> Timestamp) -> bool {
+        self.consumer.is_some() && self.next_due.is_some_and(|due| due <= now())
     }
 
-    /// The next time at which the queue has work without a call from outside.
-    pub(super) fn wake_at(&self, now: Timestamp) -> Option<Instant> {
-        self.consumer.as_ref()?;
-        if let Some(at) = self.retry_at {
-            return Some(at);
+    /// When the queue next has work without a change from outside.
+    pub(super) fn next_look(&self) -> NextLook {
+        if self.consumer.is_none() {
+            return NextLook::default();
         }
-        let due = self.next_due.map(|due| Instant::now() + due.since(now).min(Duration::from_secs(3600)));
-        let again = self.unreadable.filter(|_| self.room() > 0).map(|(at, _)| at);
-        due.into_iter().chain(again).min()
+        match self.retry_at {
+            Some(at) => NextLook { due: None, again: Some(at) },
+            None => NextLook { due: self.next_due, again: self.unreadable.map(|(at, _)| at) },
+        }
+    }
+
+    /// Whether a look at the queue may deliver something now, but for rows that are due.
+    pub(super) fn may_deliver(&self) -> bool {
+        self.wants_scan() && self.retry_at.is_none()
     }
 
     /// The number of further deliveries that the consumer may have, whichever line they are from.

@@ -23,9 +23,9 @@ pub(super) struct Reclaim {
 }
 
 impl Reclaim {
-    /// Begins the work, unless it can free nothing more than last time. `waiting`: the number of rows that must be
-    /// kept.
-    pub(super) fn begin(&mut self, tables: &Tables, seq: u64, waiting: u64) {
+    /// Begins the work, unless it can free nothing more than last time. `waiting` counts the rows that must be kept; it
+    /// is called if the work is begun.
+    pub(super) fn begin(&mut self, tables: &Tables, seq: u64, waiting: impl FnOnce() -> u64) {
         if self.under_way.as_ref().is_some_and(JoinHandle::is_finished) {
             self.end();
         }
@@ -33,7 +33,7 @@ impl Reclaim {
         if self.under_way.is_some() || self.seq == seq || too_soon {
             return;
         }
-        let tables = tables.clone();
+        let (tables, waiting) = (tables.clone(), waiting());
         let work = move || {
             let start = Instant::now();
             if let Err(error) = tables.reclaim(waiting) {

@@ -79,7 +79,7 @@ impl Engine {
                 .map_err(|e| damaged(format!("the failed tasks of queue `{name}`: {e}")))?;
             failed.push((name, totals));
         }
-        for cursor in &mut self.cursors {
+        for cursor in self.cursors.iter_mut() {
             (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit rewrites them
             (cursor.failed, cursor.failed_on_disk) = (FailedTotals::default(), FailedTotals::default());
         }
@@ -247,7 +247,7 @@ impl Engine {
         }
         // Rows that were delivered or promoted before the failure may differ from the disk. So each queue is read from
         // its beginning.
-        for cursor in &mut self.cursors {
+        for cursor in self.cursors.iter_mut() {
             cursor.look_again();
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::commit::RowKey;
 use super::engine::Engine;
@@ -18,18 +19,44 @@ use crate::task::clock::now;
 
 /// The most rows that one scan or one promotion takes.
 const STEP: usize = 1024;
+/// In a store of up to so many queues, a debug build checks after each round that none of them was forgotten.
+const LOOKED_OVER: usize = 64;
 
 impl Engine {
-    /// Delivers rows from the disk to the consumers that have room.
-    pub(super) fn deliver(&mut self) {
-        for queue in 0..self.cursors.len() {
-            self.cursors[queue].try_again();
-            while self.tables.is_some() && self.cursors[queue].may_read() && self.cursors[queue].wants_scan()
-            {
-                match self.scan(queue) {
-                    Ok(deliveries) => self.send(queue, deliveries),
-                    Err(error) => self.read_failed(queue, &error),
+    /// Looks at the queues in which there may be something to do: those that were touched, and those whose times have
+    /// come. In all of them, rows that are due become ready before the consumers are filled.
+    pub(super) fn look_at_queues(&mut self) {
+        self.cursors.touch_timely(now, Instant::now);
+        // The rows of a queue may go on in another one, which is touched by that.
+        while self.tables.is_some()
+            && let Some(queues) = self.cursors.begin_looks()
+        {
+            queues.iter().for_each(|queue| self.promote_due(*queue));
+            for queue in &queues {
+                self.deliver(*queue);
+                if self.tables.is_some() {
+                    self.cursors.looked_at(*queue);
                 }
+            }
+            self.cursors.end_looks(queues);
+        }
+        debug_assert!(
+            self.cursors.len() > LOOKED_OVER || self.cursors.forgotten().is_none(),
+            "queue `{}` is forgotten",
+            self.cursors.forgotten().unwrap_or_default()
+        );
+    }
+
+    /// Delivers rows of a queue from the disk, if its consumer has room.
+    fn deliver(&mut self, queue: usize) {
+        self.cursors[queue].try_again(Instant::now);
+        while self.tables.is_some()
+            && self.cursors[queue].may_read(Instant::now)
+            && self.cursors[queue].wants_scan()
+        {
+            match self.scan(queue) {
+                Ok(deliveries) => self.send(queue, deliveries),
+                Err(error) => self.read_failed(queue, &error),
             }
         }
     }
@@ -37,7 +64,7 @@ impl Engine {
     fn read_failed(&mut self, queue: usize, error: &BrokerError) {
         let cursor = &mut self.cursors[queue];
         tracing::error!(queue = %cursor.name, %error, "its waiting tasks cannot be read; trying again in a second");
-        cursor.read_failed();
+        cursor.read_failed(Instant::now());
     }
 
     fn scan(&mut self, queue: usize) -> Result<Vec<Delivery>, BrokerError> {
@@ -80,14 +107,14 @@ impl Engine {
         self.commit_now(&[queue], &writes)
     }
 
-    /// Moves the scheduled rows whose time has come to the ready ones.
-    pub(super) fn promote_due(&mut self) {
-        for queue in 0..self.cursors.len() {
-            while self.tables.is_some() && self.cursors[queue].is_due(now()) && self.cursors[queue].may_read()
-            {
-                if let Err(error) = self.promote(queue) {
-                    self.read_failed(queue, &error);
-                }
+    /// Moves the scheduled rows of a queue whose time has come to the ready ones.
+    fn promote_due(&mut self, queue: usize) {
+        while self.tables.is_some()
+            && self.cursors[queue].is_due(now)
+            && self.cursors[queue].may_read(Instant::now)
+        {
+            if let Err(error) = self.promote(queue) {
+                self.read_failed(queue, &error);
             }
         }
     }
@@ -143,7 +170,7 @@ impl Engine {
         // Rows that could not be read may still be due, so they are looked for again later.
         let cursor = &mut self.cursors[queue];
         if !rows.gaps.is_empty() || left > 0 {
-            cursor.passed_over();
+            cursor.passed_over(Instant::now());
         }
         cursor.scheduled = cursor.scheduled.saturating_sub((promoted.len() + damaged.len() + passing) as u64);
         self.commit.queues.insert(queue);
@@ -192,7 +219,7 @@ fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count:
             match tables.get(TableName::Messages, &key) {
                 Ok(row) => rows.extend(row.map(|value| (Slice::from(&key[..]), value))), // no row: the task was revoked
                 Err(error) => {
-                    cursor.passed_over();
+                    cursor.passed_over(Instant::now());
                     if tables.tell(TableName::Messages, &key) {
                         tracing::error!(queue = %cursor.name, ?key, %error, "a waiting row cannot be read; it is passed over");
                     }
@@ -261,7 +288,7 @@ fn read(
         }
     }
     if !found.gaps.is_empty() {
-        cursor.passed_over();
+        cursor.passed_over(Instant::now());
     }
     let broke_off = has_ended && found.gaps.last().is_some_and(|gap| gap.to.is_none());
     ReadEnd { last, has_ended, broke_off }

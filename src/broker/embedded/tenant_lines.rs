@@ -246,7 +246,7 @@ impl TenantLines {
 impl Engine {
     /// Reads the lines of all tenants from a store that was just opened.
     pub(super) fn load_lines(&mut self, tables: &Tables) -> Result<(), BrokerError> {
-        for cursor in &mut self.cursors {
+        for cursor in self.cursors.iter_mut() {
             cursor.tenants.clear();
         }
         for row in tables.range(TableName::Meta, LINES, Bound::Excluded(LINES_END))? {
