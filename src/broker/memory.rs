@@ -232,14 +232,14 @@ impl MemoryInner {
         let mut next = Some(queue);
         while let Some(queue) = next.filter(|_| !state.closed) {
             self.hand_over_in(&mut state, queue);
-            next = state.stirred.pop();
+            next = state.stirred.pop_first();
         }
     }
 
     /// As [`hand_over`](Self::hand_over), for the queues that were stirred.
     fn hand_over_stirred(self: &Arc<Self>, mut state: MutexGuard<'_, MemoryState>) {
         self.watch_deadlines(&mut state);
-        if let Some(queue) = state.stirred.pop() {
+        if let Some(queue) = state.stirred.pop_first() {
             self.hand_over(state, queue);
         }
     }
@@ -313,6 +313,7 @@ impl Broker for MemoryBroker {
         let old = line.consumer.replace((consumer, sink));
         line.prefetch = prefetch;
         if !line.scheduled.is_empty() {
+            state.note_agenda(queue);
             self.shared.wake_timer(&mut state);
         }
         MutexGuard::unlocked(&mut state, || drop(old)); // its sink may own deliveries

@@ -11,6 +11,7 @@ use super::entries::EntryIndex;
 use super::rank::Rank;
 use super::ready_lines::ReadyLines;
 use crate::broker::{Delivery, Settler, Sink};
+use crate::core::Timestamp;
 
 /// The number of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +22,8 @@ pub(super) struct MemoryQueue {
     pub(super) name: String,
     pub(super) ready: ReadyLines,
     pub(super) scheduled: BTreeMap<Appointment, EntryIndex>,
+    /// When the timer looks at the queue, as its agenda has it.
+    pub(super) noted: Option<Timestamp>,
     /// The number of messages that wait for their lane.
     pub(super) in_line: u64,
     /// The delivered messages by tag, each with the rank to which it goes back.
@@ -41,6 +44,7 @@ impl MemoryQueue {
             name,
             ready: ReadyLines::default(),
             scheduled: BTreeMap::new(),
+            noted: None,
             in_line: 0,
             unsettled: HashMap::default(),
             prefetch: 0,
@@ -49,6 +53,12 @@ impl MemoryQueue {
             handing_over: false,
             settler,
         }
+    }
+
+    /// When the first scheduled message is due. `None`: there is none, or nobody consumes the queue.
+    pub(super) fn first_due(&self) -> Option<Timestamp> {
+        self.consumer.as_ref()?;
+        self.scheduled.first_key_value().map(|((due, _), _)| *due)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: an entry is in one place, and its spot says in which one. Whoever takes it out of there has it forgotten, or
 //! puts its message into another place, in a new entry.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use super::argument_index::MemoryArgumentIndex;
@@ -35,7 +35,9 @@ pub(super) struct MemoryState {
     pub(super) windows: MemoryUniqueWindows,
     pub(super) kept: KeptChanges,
     /// The queues that may have got something to deliver, and that nobody has looked at since.
-    pub(super) stirred: Vec<QueueIndex>,
+    pub(super) stirred: BTreeSet<QueueIndex>,
+    /// When the timer looks at which queues.
+    pub(super) agenda: BTreeSet<(Timestamp, QueueIndex)>,
     pub(super) next_seq: u64,
     pub(super) next_tag: u64,
     pub(super) next_consumer: u64,
@@ -57,9 +59,7 @@ impl MemoryState {
     /// Notes that a queue may have got something to deliver. Whoever has changed that looks at it before it lets go of the
     /// state: see [`hand_over`](MemoryInner::hand_over).
     pub(super) fn stir(&mut self, queue: QueueIndex) {
-        if !self.stirred.contains(&queue) {
-            self.stirred.push(queue);
-        }
+        self.stirred.insert(queue);
     }
 
     /// Puts a message into its place in a queue, which is the one that it names. A message in a lane's line is put there by
@@ -82,6 +82,9 @@ impl MemoryState {
                 MemorySpot::InLine(_) => line.in_line += 1,
                 MemorySpot::Delivered => {}
             }
+        }
+        if let MemorySpot::Scheduled(_) = spot {
+            self.note_agenda(queue);
         }
         at
     }
