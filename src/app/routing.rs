@@ -55,7 +55,8 @@ struct RoutedCall<'a> {
 impl Routing {
     /// Makes the routing. A queue that a task names and the catalogue does not know is served all the same, with
     /// defaults and a warning, because a new queue must not have to wait for the operators.
-    pub(super) fn new(mut catalogue: Catalogue, registry: &Registry) -> Self {
+    pub(super) fn new(catalogue: Catalogue, registry: &Registry) -> Self {
+        let mut catalogue = catalogue.indexed(); // each call looks its queue up
         let mut tasks = HashMap::new();
         // Rows that cannot be read or lead nowhere are dropped. `Catalogue::validate` refuses them, so none comes
         // out of a file.

@@ -55,6 +55,7 @@ pub(super) type SubjectPositions = BTreeMap<MistakeSubject, Position>;
 
 /// All mistakes of a catalogue. `places` is empty for a catalogue that was built in code.
 pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<CatalogueError> {
+    let catalogue = &catalogue.clone().indexed(); // rows that name other rows look them up
     let mut check = Check { catalogue, places, names: BTreeSet::new(), errors: Vec::new() };
     check.names.extend(catalogue.queues.iter().map(|row| row.name.as_str()));
     check.queues();
@@ -430,7 +431,7 @@ impl Check<'_> {
     /// As [`relations`](Self::relations), for what an environment makes of the rows. What is wrong in the base is told there.
     fn relations_in(&mut self, name: &str) {
         let catalogue = self.catalogue;
-        let Ok(merged) = catalogue.for_environment(name) else { return };
+        let Ok(merged) = catalogue.for_environment(name).map(Catalogue::indexed) else { return };
         let (told, found) = (row_relations::faults(catalogue, ""), row_relations::faults(&merged, ""));
         let named = row_relations::faults(&merged, &format!("environment {}, ", quote(name)));
         for (fault, (index, named)) in found.iter().zip(named) {

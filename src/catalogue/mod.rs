@@ -86,6 +86,7 @@ mod names;
 mod parse;
 mod periodic;
 mod pool_row;
+mod queue_index;
 mod queue_row;
 mod queue_setup;
 mod rate_limits;
@@ -125,6 +126,7 @@ use crate::core::token_bucket::RateLimit;
 use crate::task::{Periodic, TaskDefaults};
 
 use environment::Environment;
+use queue_index::QueueIndex;
 
 /// The queue of tasks that name no queue, unless the file says otherwise. Celery has the same default.
 pub const DEFAULT_QUEUE: &str = "celery";
@@ -174,6 +176,8 @@ pub struct Catalogue {
     file: String,
     /// The position of each row in the file, by the name of the queue.
     positions: BTreeMap<String, Position>,
+    /// Where the rows are among [`queues`](Self::queues), if a program goes by this catalogue.
+    index: QueueIndex,
 }
 
 impl Default for Catalogue {
@@ -204,6 +208,7 @@ impl Catalogue {
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
+            index: QueueIndex::default(),
         }
     }
 
@@ -229,7 +234,7 @@ impl Catalogue {
         // A chain of aliases without a circle is no longer than the number of aliases.
         let mut name = name;
         for _ in 0..=self.aliases.len() {
-            if let Some(row) = self.queues.iter().find(|row| row.name == name) {
+            if let Some(row) = self.row(name) {
                 return Some(row);
             }
             name = self.aliases.get(name)?;
@@ -265,6 +270,7 @@ impl Catalogue {
     /// Adds the row of a queue.
     #[must_use]
     pub fn with_queue(mut self, row: QueueRow) -> Self {
+        self.index.add(&row.name, self.queues.len());
         self.queues.push(row);
         self
     }

@@ -108,13 +108,14 @@ impl QueueBoard {
         let Looked { at, seen } = visit.console.replies().await;
         let replies = (*seen).as_ref().map_err(ConsoleProblem::from)?;
         let catalogue = visit.console.celeriac.catalogue();
-        let row = |name: &str| catalogue.queues.iter().find(|row| row.name == name);
         let seen = replies.iter().filter(|status| visit.viewer.sees(&status.name));
         let service = visit.console.celeriac.service();
         let figures = |status: &QueueStatus| QueueFigures { service, ..status.figures() };
         let mut seen: Vec<_> = seen.map(|status| (figures(status), status)).collect();
         seen.sort_by(|(one, _), (other, _)| rank(one).cmp(&rank(other)));
-        let line = |(figures, status): (_, &QueueStatus)| QueueLine::of(row(&status.name), status, figures);
+        let line = |(figures, status): (_, &QueueStatus)| {
+            QueueLine::of(catalogue.queue(&status.name), status, figures)
+        };
         let queues = seen.into_iter().map(line).collect();
         let missing = replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
         Ok(Self { at, queues, missing })
