@@ -279,16 +279,18 @@ impl Queues {
         name: Option<&str>,
         mut found: impl FnMut(Revoked) -> bool,
     ) -> Vec<String> {
-        let told = self.0.iter().filter(|queue| name.is_none_or(|name| name == queue.key()));
-        let told: Vec<_> = told.map(|queue| (queue.key().clone(), queue.value().clone())).collect();
-        let mut missing: Vec<String> = told.iter().map(|(name, _)| name.clone()).collect();
+        let told: Vec<(String, Addr<Queue>)> = match name {
+            Some(name) => self.get(name).map(|queue| (name.to_owned(), queue)).into_iter().collect(),
+            None => self.0.iter().map(|queue| (queue.key().clone(), queue.value().clone())).collect(),
+        };
+        let mut missing: HashSet<String> = told.iter().map(|(name, _)| name.clone()).collect();
         let mut answers: FuturesUnordered<_> = told
             .into_iter()
             .map(async |(name, queue)| (name, queue.send(Revoke { id: id.clone(), terminate }).await))
             .collect();
         let all = async {
             while let Some((name, answer)) = answers.next().await {
-                missing.retain(|other| *other != name);
+                missing.remove(&name);
                 let is_enough = match answer {
                     Ok(Revoked::Unknown) | Err(_) => false,
                     Ok(revoked) => found(revoked),
@@ -300,7 +302,7 @@ impl Queues {
         };
         // Whoever has not answered by then is told all the same: the message waits in the mailbox.
         let _ = answered(PATIENCE, all).await;
-        missing
+        missing.into_iter().collect()
     }
 
     /// The lanes of these runs, by tag, are not sure to be theirs any more.

@@ -10,7 +10,7 @@
 //!   slot is free when the permit is dropped, and not before the run is over.
 //! - A queue without such a pool, whose tasks name no tenants, locks nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -63,19 +63,15 @@ pub(crate) struct SlotPool {
 
 struct PoolState {
     slots: Slots,
-    /// The queues by their numbers in `slots`.
-    members: Vec<PoolSeat>,
-}
-
-/// A queue of a pool, whose actor may be dead at the moment.
-struct PoolSeat {
-    queue: String,
-    actor: Option<Addr<Queue>>,
+    /// The numbers of the queues in `slots`, by their names.
+    numbers: HashMap<String, usize>,
+    /// The actors of the queues by their numbers; `None`: the actor is dead at the moment.
+    actors: Vec<Option<Addr<Queue>>>,
 }
 
 impl SlotPool {
     fn new(rules: SlotRules) -> Arc<Self> {
-        let state = PoolState { slots: Slots::new(rules), members: Vec::new() };
+        let state = PoolState { slots: Slots::new(rules), numbers: HashMap::new(), actors: Vec::new() };
         let forecaster = Mutex::new(PoolForecaster::new(rand::random()));
         let (is_wanted, is_full) = (AtomicBool::new(false), AtomicBool::new(false));
         Arc::new(Self { state: Mutex::new(state), is_wanted, is_full, forecaster })
@@ -84,13 +80,15 @@ impl SlotPool {
     /// Makes this actor the one of its queue. It starts nothing before it reports free workers.
     pub(super) fn join(self: &Arc<Self>, row: &QueueRow, actor: Addr<Queue>) -> PoolMember {
         let mut state = self.state.lock();
-        let known = state.members.iter().position(|seat| seat.queue == row.name);
+        let known = state.numbers.get(&row.name).copied();
         let number = known.unwrap_or_else(|| {
-            state.members.push(PoolSeat { queue: row.name.clone(), actor: None });
-            state.slots.join(row.slot_terms())
+            let number = state.slots.join(row.slot_terms());
+            state.numbers.insert(row.name.clone(), number);
+            state.actors.push(None);
+            number
         });
-        if let Some(seat) = state.members.get_mut(number) {
-            seat.actor = Some(actor);
+        if let Some(seat) = state.actors.get_mut(number) {
+            *seat = Some(actor);
         }
         PoolMember { pool: Arc::clone(self), number }
     }
@@ -147,9 +145,9 @@ impl SlotPool {
 impl PoolState {
     /// The actors of the queues that have grants of which they do not know, except this one.
     fn told(&mut self, own: Option<usize>) -> Vec<Addr<Queue>> {
-        let members = &self.members;
+        let actors = &self.actors;
         let told = self.slots.told().filter(|queue| Some(*queue) != own);
-        told.filter_map(|queue| members.get(queue)?.actor.clone()).collect()
+        told.filter_map(|queue| actors.get(queue)?.clone()).collect()
     }
 }
 
@@ -318,7 +316,7 @@ impl PoolView {
 impl Drop for PoolMember {
     fn drop(&mut self) {
         let number = self.number;
-        let actor = self.pool.state.lock().members.get_mut(number).and_then(|seat| seat.actor.take());
+        let actor = self.pool.state.lock().actors.get_mut(number).and_then(Option::take);
         self.pool.step(None, |slots, now| slots.leave(number, now));
         drop(actor); // outside of the lock
     }
@@ -375,8 +373,9 @@ impl Drop for SlotPermit {
 #[derive(Default)]
 pub(crate) struct SlotPools {
     shared: BTreeMap<Pool, Arc<SlotPool>>,
-    /// The pools of single queues, whose workers are shared by tenants alone.
-    own: Mutex<Vec<Weak<SlotPool>>>,
+    /// The pools of single queues, whose workers are shared by tenants alone, by the names of the queues. A queue has
+    /// several while runs of an actor go on that has ended.
+    own: Mutex<HashMap<String, Vec<Weak<SlotPool>>>>,
     weights: Mutex<BTreeMap<String, TenantWeight>>,
 }
 
@@ -399,15 +398,16 @@ impl SlotPools {
     }
 
     /// A pool for the tenants of one queue.
-    pub(super) fn own(&self, workers: usize) -> Arc<SlotPool> {
-        let pool = SlotPool::new(SlotRules { slots: workers, reserve: Some(0), room: Some(0) });
+    pub(super) fn own(&self, row: &QueueRow) -> Arc<SlotPool> {
+        let pool = SlotPool::new(SlotRules { slots: row.workers, reserve: Some(0), room: Some(0) });
         let weights = self.weights.lock();
         let mut state = pool.state.lock();
         weights.iter().for_each(|(tenant, weight)| state.slots.set_weight(tenant, *weight));
         drop(state);
         let mut own = self.own.lock();
-        own.retain(|pool| pool.strong_count() > 0);
-        own.push(Arc::downgrade(&pool));
+        let pools = own.entry(row.name.clone()).or_default();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(&pool));
         pool
     }
 
@@ -415,7 +415,7 @@ impl SlotPools {
     pub(crate) fn weigh(&self, tenant: &str, weight: TenantWeight) {
         let mut weights = self.weights.lock();
         weights.insert(tenant.to_owned(), weight);
-        let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
+        let own: Vec<_> = self.own.lock().values().flatten().filter_map(Weak::upgrade).collect();
         for pool in self.shared.values().chain(&own) {
             pool.state.lock().slots.set_weight(tenant, weight);
         }
@@ -428,7 +428,7 @@ impl SlotPools {
 
     /// The tenants of all pools, those of single queues among them, with what they have in all of them.
     pub(crate) fn tenants(&self) -> BTreeMap<String, TenantShare> {
-        let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
+        let own: Vec<_> = self.own.lock().values().flatten().filter_map(Weak::upgrade).collect();
         let mut all: BTreeMap<String, TenantShare> = BTreeMap::new();
         for pool in self.shared.values().chain(&own) {
             let shares: Vec<TenantShare> = pool.state.lock().slots.tenants().collect();
@@ -449,11 +449,12 @@ impl SlotPools {
     /// How many tasks of each tenant this process has fetched of a queue and not begun, and could start. The name is
     /// empty for tasks without a tenant; a queue whose tasks name none, and which shares no pool, has nothing here.
     pub(crate) fn waiting_in(&self, queue: &str) -> BTreeMap<String, u64> {
-        let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
+        let own: Vec<_> =
+            self.own.lock().get(queue).into_iter().flatten().filter_map(Weak::upgrade).collect();
         let mut all = BTreeMap::new();
         for pool in self.shared.values().chain(&own) {
             let state = pool.state.lock();
-            let Some(number) = state.members.iter().position(|seat| seat.queue == queue) else { continue };
+            let Some(number) = state.numbers.get(queue).copied() else { continue };
             for (tenant, tasks) in state.slots.waiting_of(number) {
                 *all.entry(tenant.to_owned()).or_default() += tasks;
             }

@@ -81,8 +81,9 @@ impl Celeriac {
     pub(super) async fn held_running(&self) -> (Vec<Arc<Message>>, Vec<String>) {
         let queues = &self.inner.queues;
         let held = queues.held(None, usize::MAX, PATIENCE).await;
+        let told: HashSet<String> = held.iter().map(|held| held.queue.clone()).collect();
         let mut missing = queues.names();
-        missing.retain(|name| held.iter().all(|held| held.queue != *name));
+        missing.retain(|name| !told.contains(name));
         let running = held.into_iter().flat_map(|held| held.running);
         (running.map(|task| task.message).collect(), missing)
     }

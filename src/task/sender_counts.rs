@@ -4,10 +4,12 @@
 //! Calls are sent from any thread. So each pair of task and queue has an atomic counter of its own, which its sender looks up
 //! without a lock that others wait for. Beyond a bound all pairs share one counter.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::core::accounts::{ErrorCounts, OTHER, TaskAccounts};
@@ -15,8 +17,8 @@ use crate::core::accounts::{ErrorCounts, OTHER, TaskAccounts};
 /// How many pairs of task and queue are told apart.
 const MOST_PAIRS: usize = 1_000;
 
-/// The counts of one task by queue. A task has few queues, so they are a list.
-type ByQueue = Vec<(Box<str>, Arc<SenderCount>)>;
+/// The counts of one task by queue.
+type ByQueue = HashMap<Box<str>, Arc<SenderCount>, RandomState>;
 
 /// The counts by task, and of each task by queue.
 #[derive(Default)]
@@ -36,18 +38,18 @@ pub(crate) struct SenderCount {
 impl SenderCounts {
     /// The counts of this task in this queue.
     pub(crate) fn of(&self, task: &str, queue: &str) -> Arc<SenderCount> {
-        if let Some(known) = self.tasks.get(task).and_then(|queues| find(&queues, queue)) {
+        if let Some(known) = self.tasks.get(task).and_then(|queues| queues.get(queue).cloned()) {
             return known;
         }
         let is_full = self.pairs.load(Ordering::Relaxed) >= MOST_PAIRS;
         let (task, queue) = if is_full { (OTHER, OTHER) } else { (task, queue) };
         let mut queues = self.tasks.entry(task.into()).or_default();
-        if let Some(known) = find(&queues, queue) {
-            return known; // somebody else was faster
+        if let Some(known) = queues.get(queue) {
+            return Arc::clone(known); // somebody else was faster
         }
         self.pairs.fetch_add(1, Ordering::Relaxed);
         let count = Arc::<SenderCount>::default();
-        queues.push((queue.into(), Arc::clone(&count)));
+        queues.insert(queue.into(), Arc::clone(&count));
         count
     }
 
@@ -88,10 +90,6 @@ impl SenderCount {
             ..TaskAccounts::default()
         }
     }
-}
-
-fn find(queues: &[(Box<str>, Arc<SenderCount>)], queue: &str) -> Option<Arc<SenderCount>> {
-    queues.iter().find(|(name, _)| **name == *queue).map(|(_, count)| Arc::clone(count))
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Queue {
     pub(super) fn make_own_pool(&mut self) {
         let Some(own) = self.own_address.clone() else { return };
         self.ask_all_again(); // the pool knows of nothing that gates hold already
-        self.pool = Some(self.pools.own(self.row.workers).join(&self.row, own));
+        self.pool = Some(self.pools.own(&self.row).join(&self.row, own));
         let waiting = self.backlog.waiting();
         self.batch.arrived = waiting.map(|(tag, delivery)| (tag, Arc::clone(delivery.message()))).collect();
     }
