@@ -93,10 +93,17 @@ impl Slots {
     }
 
     /// The queues that may start something. If any is below its guarantee, only those that are.
-    fn find_able(&self, able: &mut Vec<usize>, open_to: usize) {
-        let queues = self.queues.iter().enumerate();
+    fn find_able(&mut self, able: &mut Vec<usize>, open_to: usize) {
         able.clear();
-        able.extend(queues.filter(|(_, queue)| queue.may_start(false)).map(|(number, _)| number));
+        let queues = &mut self.queues;
+        self.contested.retain(|number| {
+            let queue = &mut queues[*number];
+            queue.is_contested = queue.contending > 0;
+            if queue.may_start(false) {
+                able.push(*number);
+            }
+            queue.is_contested
+        });
         if !self.any_guarantee {
             return;
         }
@@ -217,13 +224,18 @@ impl Slots {
         if std::mem::replace(&mut self.tenants.accounts[tenant].is_crowding, is_crowding) == is_crowding {
             return;
         }
-        for queue in 0..self.queues.len() {
-            if is_crowding {
+        let mut parked = std::mem::take(&mut self.tenants.accounts[tenant].parked);
+        if is_crowding {
+            for _ in 0..self.tenants.accounts[tenant].lines.len() {
+                let Some(queue) = self.tenants.accounts[tenant].lines.first().copied() else { break };
                 self.leave_contest(queue, tenant);
-            } else {
-                self.enter(queue, tenant);
+                parked.push(queue);
             }
+            parked.sort_unstable();
+        } else {
+            parked.drain(..).for_each(|queue| self.enter(queue, tenant));
         }
+        self.tenants.accounts[tenant].parked = parked; // the memory is used again
     }
 
     /// Notes whether a tenant has as many slots as one tenant may have beside others.

@@ -89,6 +89,7 @@ impl Slots {
             runs: self.runs.clone(),
             overruns: self.overruns.clone(),
             contending: self.contending,
+            contested: self.contested.clone(),
             any_guarantee: self.any_guarantee,
             able: Vec::new(),
             next_run: self.next_run,
@@ -211,9 +212,10 @@ impl ForwardPool {
     fn start_all(&mut self, draws: &mut Draws, started: &mut Vec<ForwardStart>) {
         loop {
             self.slots.dispatch(self.now);
-            self.slots.told.clear();
             let before = started.len();
-            for queue in 0..self.slots.queues.len() {
+            let mut granted = std::mem::take(&mut self.slots.told);
+            granted.sort_unstable(); // the same draws for the same starts
+            for queue in granted.drain(..) {
                 while let Some(grant) = self.slots.take(queue) {
                     let Some(of) = self.slots.runs.get(&grant.run) else { continue };
                     let (tenant, task, expected) = (of.tenant, of.item.task, of.expected);
@@ -227,6 +229,7 @@ impl ForwardPool {
                     self.refill(queue, tenant);
                 }
             }
+            self.slots.told = granted; // the memory is used again
             // What came from the broker in the place of these may start as well.
             if started.len() == before {
                 return;

@@ -18,10 +18,10 @@
 //! - No more runs than slots are granted, whatever the queues do; each grant ends in exactly one of
 //!   [`finish`](Slots::finish), [`cancel`](Slots::cancel) and [`hold`](Slots::hold), or is taken back untaken.
 //! - The same calls with the same times give the same grants.
-//! - A grant costs O(log n) on average, and a little for each queue that may start something: no call searches all tenants or
-//!   tasks unless it says so, names are looked up once, when a task comes, and nothing is allocated where the numbers of
-//!   queues, tenants and runs stay as they were. To charge a tenant costs the same however many lines it has, unless something
-//!   that waits may not start. The memory does not grow with the number of tenants that ever came.
+//! - A grant costs O(log n) on average, and a little for each queue in which tasks wait for a slot: no call searches all
+//!   queues, tenants or tasks unless it says so, names are looked up once, when a task comes, and nothing is allocated where
+//!   the numbers of queues, tenants and runs stay as they were. To charge a tenant costs the same however many lines it has,
+//!   unless something that waits may not start. The memory does not grow with the number of tenants that ever came.
 //!
 //! Where the parts come from: shares by start-time fair queueing (Goyal 1997), with the cost corrected at the end as in
 //! Kubernetes' priority and fairness; who is owed, by the mean, as in Linux' EEVDF; the part of the promise that is used, as in
@@ -152,6 +152,8 @@ pub struct Slots {
     overruns: LazyHeap<(Timestamp, u64)>,
     /// The number of lines that contend.
     contending: usize,
+    /// The queues in which these are, in no order. Some in which there are none any more are found out when it is decided.
+    contested: Vec<usize>,
     /// Whether any queue has a guarantee.
     any_guarantee: bool,
     /// Room for the queues that may start something, while it is decided.
@@ -182,6 +184,7 @@ impl Slots {
             runs: NumberMap::default(),
             overruns: LazyHeap::default(),
             contending: 0,
+            contested: Vec::new(),
             any_guarantee: false,
             able: Vec::new(),
             next_run: 0,
@@ -370,7 +373,7 @@ impl Slots {
     }
 
     /// Takes the grants back that a queue has not taken for so long, so that others can use the slots. The queue is left out
-    /// until it [reports](Self::report).
+    /// until it [reports](Self::report). O(n) in the queues.
     pub fn expire(&mut self, patience: Duration, now: Timestamp) {
         for queue in 0..self.queues.len() {
             let first = self.queues[queue].granted.front().and_then(|run| self.runs.get(run));
@@ -429,15 +432,17 @@ impl Slots {
         self.runs.len()
     }
 
-    /// The number of tasks that wait in all queues of the pool, those that gates hold included.
+    /// The number of tasks that wait in all queues of the pool, those that gates hold included. O(n) in the queues.
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.waiting + queue.held.len()).sum()
     }
 
     /// Says what of the waiting in a queue counts, as of the last [`dispatch`](Self::dispatch): that of tasks that gates hold
-    /// does not, nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the queue.
+    /// does not, nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the queue,
+    /// and in the queues if any wait in it.
     pub fn counted_waits(&self, queue: usize) -> CountedWaits {
-        let Some(of) = self.queues.get(queue) else { return CountedWaits::default() };
+        let of = self.queues.get(queue).filter(|of| !of.lines.is_empty());
+        let Some(of) = of else { return CountedWaits::default() };
         let is_owed = |tenant: &usize| self.tenants.accounts[*tenant].owed == Owed::Yes;
         let is_any_owed = self.queues.iter().flat_map(|of| of.lines.keys()).any(is_owed);
         let counts = |tenant: &usize| is_owed(tenant) || !is_any_owed;

@@ -50,6 +50,8 @@ pub(super) struct PooledQueue {
     occupied: Vec<usize>,
     /// The number of lines that contend.
     pub(super) contending: usize,
+    /// Whether it is listed among the queues in which lines may contend.
+    pub(super) is_contested: bool,
     /// The grants that it has not taken.
     pub(super) granted: VecDeque<u64>,
     /// The tasks that a gate holds, by their tags.
@@ -74,6 +76,7 @@ impl PooledQueue {
             contests: Vec::new(),
             occupied: Vec::new(),
             contending: 0,
+            is_contested: false,
             granted: VecDeque::new(),
             held: BTreeMap::new(),
         }
@@ -230,8 +233,11 @@ impl Slots {
     pub(super) fn enter(&mut self, queue: usize, tenant: usize) {
         let reverses = self.has(Fault::ReversesLine);
         let (of, account) = (&mut self.queues[queue], &self.tenants.accounts[tenant]);
-        if !of.is_open || account.is_crowding {
+        if !of.is_open {
             return;
+        }
+        if account.is_crowding {
+            return self.tenants.accounts[tenant].park(queue);
         }
         let Some(line) = of.lines.get_mut(&tenant).filter(|line| line.place.is_none()) else { return };
         let head = if reverses { line.items.last() } else { line.items.first() };
@@ -248,6 +254,9 @@ impl Slots {
         };
         line.place = Some(place);
         of.enter_contest(&place);
+        if !std::mem::replace(&mut of.is_contested, true) {
+            self.contested.push(queue);
+        }
         self.contending += 1;
         self.tenants.line_enters(tenant, queue);
     }

@@ -114,6 +114,8 @@ pub(super) struct TenantAccount {
     pub(super) is_busy: bool,
     /// The queues in which a task of it may start as far as the queue and the tenant are concerned.
     pub(super) lines: Vec<usize>,
+    /// The queues in which it may have tasks that the rule of room alone keeps from starting, in order.
+    pub(super) parked: Vec<usize>,
     /// By what it is counted among the [contenders](Contenders), and its key in their heap.
     pub(super) counted: Spent,
     pub(super) key: Option<Spent>,
@@ -141,6 +143,13 @@ impl TenantAccount {
     /// What a run of this length costs it.
     pub(super) fn cost(&self, took: Duration) -> Spent {
         spent(micros(took), self.weight)
+    }
+
+    /// Notes that the rule of room keeps its tasks in this queue from starting.
+    pub(super) fn park(&mut self, queue: usize) {
+        if let Err(at) = self.parked.binary_search(&queue) {
+            self.parked.insert(at, queue);
+        }
     }
 
     fn has_work(&self) -> bool {

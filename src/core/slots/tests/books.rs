@@ -21,6 +21,7 @@ pub(super) fn agree(slots: &Slots) -> Result<(), String> {
     if slots.contending != lines {
         return Err(format!("{} lines contend instead of {lines}", slots.contending));
     }
+    lists_agree(slots)?;
     shelves_agree(slots)?;
     contenders_agree(slots)?;
     for account in slots.tenants.all() {
@@ -62,6 +63,28 @@ fn contests_agree(queue: &PooledQueue) -> Result<(), String> {
         );
         if known != found {
             return Err(format!("contest {number}: {known:?} instead of {found:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The queues in which lines contend, and those in which the rule of room keeps a tenant from starting more.
+fn lists_agree(slots: &Slots) -> Result<(), String> {
+    let mut listed = slots.contested.clone();
+    listed.sort_unstable();
+    for (number, queue) in slots.queues.iter().enumerate() {
+        let times = listed.iter().filter(|listed| **listed == number).count();
+        if times != usize::from(queue.is_contested) || (queue.contending > 0 && times == 0) {
+            return Err(format!("{} lines of queue {number} contend, of {listed:?}", queue.contending));
+        }
+    }
+    for (tenant, account) in slots.tenants.accounts.iter().enumerate() {
+        let is_kept = |queue: &PooledQueue| queue.is_open && queue.lines.contains_key(&tenant);
+        let kept = slots.queues.iter().enumerate().filter(|(_, queue)| account.is_crowding && is_kept(queue));
+        let kept: Vec<usize> = kept.map(|(number, _)| number).collect();
+        let is_parked = kept.iter().all(|number| account.parked.contains(number));
+        if !is_parked || !account.parked.is_sorted() || (!account.is_crowding && !account.parked.is_empty()) {
+            return Err(format!("{account:?} is kept from starting more in {kept:?}"));
         }
     }
     Ok(())
