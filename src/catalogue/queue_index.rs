@@ -1,8 +1,8 @@
 //! The places of the rows by the names of their queues, so that a call that names its queue searches no list of queues.
 //!
-//! Invariant: a catalogue has places only while its rows stay where they are and keep their names. The program that goes
-//! by it [makes](Catalogue::indexed) them, and lends the catalogue from then on. Whoever wants to change the rows has to
-//! make a copy, and a copy has no places.
+//! Invariant: a catalogue has places only while its rows stay where they are and keep their names. The program that
+//! goes by it [makes](Catalogue::indexed) them, and lends the catalogue from then on. Whoever wants to change the rows
+//! has to make a copy, and a copy has no places.
 
 use std::collections::HashMap;
 

@@ -36,8 +36,8 @@ async fn a_thousand_queues() {
     }
 }
 
-/// What comes, what is due and what goes back arrives in each queue, although a round of the store's thread looks at few of
-/// them.
+/// What comes, what is due and what goes back arrives in each queue, although a round of the store's thread looks at few
+/// of them.
 #[tokio::test]
 async fn no_queue_of_three_hundred_is_forgotten() {
     const QUEUES: usize = 300;

@@ -1,7 +1,7 @@
 //! The queues of the store, and which of them its thread has to look at.
 //!
-//! A store may have thousands of queues, so a round of its thread looks only at those in which there may be something to
-//! do. A look at a queue moves the rows whose time has come, and delivers what there is room for. After that only two
+//! A store may have thousands of queues, so a round of its thread looks only at those in which there may be something
+//! to do. A look at a queue moves the rows whose time has come, and delivers what there is room for. After that only two
 //! things give the queue something to do: a change of its cursor, and time.
 //!
 //! Invariant: a queue is touched, or nothing can be delivered in it now and the timetable has the times of its
@@ -11,8 +11,8 @@
 //! - Only [`looked_at`](Cursors::looked_at) takes the mark off, after the look, and it puts the times into the
 //!   timetable.
 //!
-//! The timetable goes by two clocks: rows are due by the wall clock, which may be set, and pauses are measured by an even
-//! one.
+//! The timetable goes by two clocks: rows are due by the wall clock, which may be set, and pauses are measured by an
+//! even one.
 
 use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};

@@ -31,8 +31,8 @@ impl MemoryInner {
 }
 
 impl MemoryState {
-    /// Notes in the agenda when the first scheduled message of a queue is due. It is called when a message is scheduled,
-    /// and when a consumer comes.
+    /// Notes in the agenda when the first scheduled message of a queue is due. It is called when a message is
+    /// scheduled, and when a consumer comes.
     pub(super) fn note_agenda(&mut self, queue: QueueIndex) {
         let Some(line) = self.queues.get_mut(queue) else { return };
         let Some(due) = line.first_due().filter(|due| line.noted.is_none_or(|noted| *due < noted)) else {

@@ -18,10 +18,11 @@
 //! - No more runs than slots are granted, whatever the queues do; each grant ends in exactly one of
 //!   [`finish`](Slots::finish), [`cancel`](Slots::cancel) and [`hold`](Slots::hold), or is taken back untaken.
 //! - The same calls with the same times give the same grants.
-//! - A grant costs O(log n) on average, and a little for each queue in which tasks wait for a slot: no call searches all
-//!   queues, tenants or tasks unless it says so, names are looked up once, when a task comes, and nothing is allocated where
-//!   the numbers of queues, tenants and runs stay as they were. To charge a tenant costs the same however many lines it has,
-//!   unless something that waits may not start. The memory does not grow with the number of tenants that ever came.
+//! - A grant costs O(log n) on average, and a little for each queue in which tasks wait for a slot: no call searches
+//!   all queues, tenants or tasks unless it says so, names are looked up once, when a task comes, and nothing is
+//!   allocated where the numbers of queues, tenants and runs stay as they were. To charge a tenant costs the same
+//!   however many lines it has, unless something that waits may not start. The memory does not grow with the number of
+//!   tenants that ever came.
 //!
 //! Where the parts come from: shares by start-time fair queueing (Goyal 1997), with the cost corrected at the end as in
 //! Kubernetes' priority and fairness; who is owed, by the mean, as in Linux' EEVDF; the part of the promise that is used, as in
@@ -152,7 +153,7 @@ pub struct Slots {
     overruns: LazyHeap<(Timestamp, u64)>,
     /// The number of lines that contend.
     contending: usize,
-    /// The queues in which these are, in no order. Some in which there are none any more are found out when it is decided.
+    /// The queues in which these are, in no order, and some in which there are none any more.
     contested: Vec<usize>,
     /// Whether any queue has a guarantee.
     any_guarantee: bool,
@@ -438,8 +439,8 @@ impl Slots {
     }
 
     /// Says what of the waiting in a queue counts, as of the last [`dispatch`](Self::dispatch): that of tasks that gates hold
-    /// does not, nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the queue,
-    /// and in the queues if any wait in it.
+    /// does not, nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the
+    /// queue, and in the queues if any wait in it.
     pub fn counted_waits(&self, queue: usize) -> CountedWaits {
         let of = self.queues.get(queue).filter(|of| !of.lines.is_empty());
         let Some(of) = of else { return CountedWaits::default() };
