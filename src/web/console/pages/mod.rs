@@ -12,6 +12,8 @@ mod enqueue;
 mod failed;
 mod family;
 mod history;
+mod history_range;
+mod history_slider;
 mod lanes;
 mod limits;
 mod live;
