@@ -11,6 +11,7 @@ mod downloads;
 mod enqueue;
 mod failed;
 mod family;
+mod fleet;
 mod history;
 mod history_range;
 mod history_slider;
