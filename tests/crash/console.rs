@@ -30,8 +30,8 @@ const SEVERAL: usize = 20;
 const MANY: usize = 4_000;
 const STEP: u64 = 1_024;
 
-/// What the console can do that is there after a restart. The pause of a queue, its resumption and the weight of a tenant hold
-/// until the program restarts, and so does a resize unless it is to be kept.
+/// What the console can do that is there after a restart. The pause and resumption of a queue, the weight of a tenant, the revocation
+/// of a task that runs, and a resize that is not to be kept hold until then.
 const ACTS: [&str; 25] = [
     "revoke",
     "revoke_fetched",
