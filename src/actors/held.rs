@@ -7,6 +7,7 @@ use crate::core::Timestamp;
 use crate::core::autoscale::WorkerRange;
 use crate::core::hold::HoldReason;
 use crate::task::Message;
+use crate::task::run_log::RunLog;
 
 /// A task that a queue has.
 #[derive(Clone, Debug)]
@@ -17,14 +18,24 @@ pub(crate) struct HeldTask {
     pub(crate) started_at: Option<Timestamp>,
     /// The process that runs it; `None`: it has not started.
     pub(crate) pid: Option<u32>,
+    /// What its run logs, if that is kept.
+    #[cfg_attr(not(feature = "web"), allow(dead_code))] // only the page of a task shows it
+    pub(crate) log: Option<Arc<RunLog>>,
 }
 
 impl HeldTask {
     /// One that has not started.
     pub(super) fn waiting(delivery: &Delivery) -> Self {
         let (message, delivery_info) = (Arc::clone(delivery.message()), delivery.info().cloned());
-        Self { message, delivery_info, started_at: None, pid: None }
+        Self { message, delivery_info, started_at: None, pid: None, log: None }
     }
+}
+
+/// A body on a thread that goes on although its run was given up.
+#[derive(Clone, Debug)]
+pub(crate) struct StuckBody {
+    pub(crate) message: Arc<Message>,
+    pub(crate) started_at: Timestamp,
 }
 
 /// What a queue has, at most as many of each kind as were asked for, and how it stands.
@@ -33,6 +44,8 @@ pub(crate) struct HeldTasks {
     pub(crate) queue: String,
     /// Those that run, by start.
     pub(crate) running: Vec<HeldTask>,
+    /// Bodies whose runs were given up, and which go on.
+    pub(crate) stuck: Vec<StuckBody>,
     /// Those that wait here for a slot.
     pub(crate) reserved: Vec<HeldTask>,
     /// How many run in all.

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::handle::{Celeriac, ControlError};
 use crate::broker::MessageLocation;
 use crate::core::Timestamp;
+use crate::task::run_log::LogExcerpt;
 use crate::task::{Message, State, TaskId};
 
 /// How long the queues have to say what they have.
@@ -26,6 +27,8 @@ pub(crate) enum TaskSighting {
         started_at: Option<Timestamp>,
         /// The process that runs it.
         pid: Option<u32>,
+        /// What its run has logged so far, if that is kept.
+        log: Option<LogExcerpt>,
     },
     /// It is delivered, and this program does not have it.
     Elsewhere {
@@ -108,8 +111,9 @@ impl Celeriac {
         let held = self.inner.queues.held(Some(HashSet::from([id.clone()])), 1, PATIENCE).await;
         let held = held.into_iter().flat_map(|held| held.running.into_iter().chain(held.reserved)).next();
         if let Some(held) = held {
+            let log = held.log.map(|log| log.so_far());
             let (message, started_at, pid) = (held.message, held.started_at, held.pid);
-            return Ok(Some(TaskSighting::Held { message, started_at, pid }));
+            return Ok(Some(TaskSighting::Held { message, started_at, pid, log }));
         }
         Ok(match found {
             Some(MessageLocation::Delivered { queue }) => Some(TaskSighting::Elsewhere { queue }),

@@ -88,6 +88,12 @@ impl RunLog {
         *left_out = left_out.saturating_add(excerpt.left_out);
     }
 
+    /// What is in it now, which stays.
+    #[cfg(feature = "web")]
+    pub(crate) fn so_far(&self) -> LogExcerpt {
+        self.0.lock().clone()
+    }
+
     /// Takes everything out.
     pub(crate) fn take(&self) -> LogExcerpt {
         std::mem::take(&mut self.0.lock())
@@ -143,6 +149,12 @@ mod tests {
         (0..most + 7).for_each(|n| child.push(line(n)));
         log.push(line(0));
         log.receive(child.take());
+        #[cfg(feature = "web")]
+        assert_eq!(
+            (log.so_far().lines.len(), log.so_far().left_out),
+            (MOST_LINES, 7 + 1),
+            "a look takes nothing"
+        );
         let LogExcerpt { lines, left_out } = log.take();
         assert_eq!((lines.len(), left_out), (MOST_LINES, 7 + 1));
         assert_eq!((&lines[0], &lines[MOST_LINES - 1]), (&line(7), &line(most + 6)));

@@ -11,6 +11,7 @@ mod blockage;
 mod brakes;
 mod broadcast;
 mod confirm;
+mod console;
 mod control;
 mod dead_letters;
 mod declared;

@@ -2,29 +2,20 @@
 //! a body logs, and what is too large to be a form.
 
 use std::net::TcpListener;
-use std::sync::Once;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpResponse, HttpServer, Route, rt, web};
 use celeriac::web::Console;
 use serde_json::json;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::browsing::blocking;
 use super::chromium::Chromium;
-use super::kit::{act, data, done, failed, get, open, page, start};
+use super::kit::{act, data, done, failed, get, keep_log_lines, open, page, start};
 use super::tasks::{export, fails, import, logs};
 
 /// What leaves a mark on the page if any of it is more than text.
 const EVIL: &str = "<script>window.pwned=1</script>\"'><img src=x onerror=window.pwned=1><a href=javascript:window.pwned=1>x</a>";
-
-/// Has the lines kept that bodies log.
-fn keep_log_lines() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| tracing_subscriber::registry().with(celeriac::log_lines()).init());
-}
 
 /// Serves the console, and beside it a page that has it in a frame, with another frame that shows that frames are shown. Says at
 /// which port.

@@ -99,6 +99,54 @@ async fn a_page_follows_what_happens_and_rests_while_nobody_sees_it() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// The slider by the keyboard: with the script the page stays and the address follows, without it the button shows the range.
+#[actix_web::test]
+async fn the_range_of_the_history_is_moved_by_a_slider() {
+    let celeriac = start().await;
+    let (url, server) = serve(&open(&celeriac));
+    blocking(move || {
+        let is_slider = "document.activeElement.id === 'slider'";
+        for with_script in [true, false] {
+            let chromium = Chromium::start(with_script);
+            // A step of this range is half a day.
+            chromium.go(&format!("{url}/history?by=task&hours=100"));
+            chromium.until("document.getElementById('slider') !== null");
+            assert!(chromium.text().contains("In the last 100 h"), "{}", chromium.text());
+            chromium.eval("window.witness = true");
+            tab_to(&chromium, is_slider);
+            press(&chromium, "ArrowLeft", 37, None);
+            if with_script {
+                says(&chromium, "In this range");
+                chromium.until("document.querySelector('#slider').getAttribute('aria-valuetext') !== 'now'");
+                assert_eq!(chromium.eval(is_slider), true, "who moves it stays there");
+                assert_eq!(chromium.eval("window.witness"), true, "the page was not loaded again");
+            } else {
+                tab_to(&chromium, "document.activeElement.textContent === 'Go there'");
+                press(&chromium, "Enter", 13, Some("\r"));
+                says(&chromium, "In this range");
+            }
+            // The address has the whole state, so whoever gets it sees the same.
+            let address = chromium.url();
+            for field in ["by=task", "hours=100", "until="] {
+                assert!(address.contains(field), "{field}: {address}");
+            }
+            let at = chromium.eval("document.querySelector('#slider').value");
+            chromium.go(&address);
+            says(&chromium, "In this range");
+            assert_eq!(chromium.eval("document.querySelector('#slider').value"), at, "{address}");
+            tab_to(&chromium, is_slider);
+            press(&chromium, "ArrowRight", 39, None);
+            if with_script {
+                says(&chromium, "In the last 100 h");
+                chromium.until("document.querySelector('#slider').getAttribute('aria-valuetext') === 'now'");
+            }
+        }
+    })
+    .await;
+    server.stop(false).await;
+    celeriac.shutdown().await.unwrap();
+}
+
 #[actix_web::test]
 async fn it_works_without_its_script() {
     let celeriac = start().await;

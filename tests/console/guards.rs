@@ -185,6 +185,57 @@ async fn hidden_arguments_are_nowhere() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// How the program writes arguments is for people: data, searches and the exact text have them as they were sent.
+#[actix_web::test]
+async fn arguments_are_shown_as_the_program_writes_them() {
+    let celeriac = start().await;
+    let console = open(&celeriac).hide_arguments(|message| message.id.as_str() == "hidden").format_arguments(
+        |task, arguments| match task {
+            "shop.mail" => Some(format!("<b>to {}</b>", arguments["to"].as_str()?)),
+            "shop.fails" => Some(format!("fails with {}", arguments["text"])),
+            _ => None,
+        },
+    );
+    let client = celeriac.client();
+    failed(&fails::s("no such customer".into()).id("bad").send(client.clone()).await.unwrap()).await;
+    for queue in ["mail", "keyed"] {
+        celeriac.pause(queue).await.unwrap();
+    }
+    mail::s("anna@example.org".into(), "dear-anna".into()).id("mailed").send(client.clone()).await.unwrap();
+    mail::s("secret@example.org".into(), "x".into()).id("hidden").send(client.clone()).await.unwrap();
+    import::s("malawi".into()).id("plain").send(client.clone()).await.unwrap();
+    let written = "&lt;b&gt;to anna@example.org&lt;/b&gt;";
+    for path in ["/tasks", "/queue?name=mail"] {
+        let shown = page(&console, path, |body| body.contains(written)).await;
+        assert!(!shown.contains("<b>to") && !shown.contains("dear-anna"), "{path}: {shown}");
+        assert!(!shown.contains("secret@"), "{path}: what is hidden is not told: {shown}");
+    }
+    let shown = page(&console, "/tasks", |body| body.contains("plain")).await;
+    assert!(shown.contains("<code>&quot;malawi&quot;</code>"), "as it was sent: {shown}");
+    let shown = page(&console, "/failed", |body| body.contains("bad")).await;
+    assert!(shown.contains("fails with &quot;no such customer&quot;"), "{shown}");
+    let shown = page(&console, "/task?id=mailed", |body| body.contains(written)).await;
+    assert!(shown.contains("As they were sent") && shown.contains("dear-anna"), "{shown}");
+    let shown = page(&console, "/task?id=hidden", |_| true).await;
+    assert!(shown.contains("are hidden") && !shown.contains("secret@"), "{shown}");
+
+    let told = data(&console, "/tasks?argument=to%3Danna@example.org", |_| true).await;
+    let found = told["tasks"]["tasks"].as_array().unwrap();
+    assert_eq!((found.len(), &found[0]["id"]), (1, &json!("mailed")));
+    assert_eq!(found[0]["arguments"], json!("\"anna@example.org\",\"dear-anna\""));
+    let told = data(&console, "/tasks?argument=%3Cb%3E", |_| true).await;
+    assert_eq!(told["tasks"]["tasks"], json!([]), "nobody has sent that");
+    let told = data(&console, "/task?id=mailed", |_| true).await;
+    let fields: Vec<&String> = told["arguments"].as_object().unwrap().keys().collect();
+    assert!(!fields.contains(&&"formatted".to_owned()), "{fields:?}");
+    assert_eq!(told["arguments"]["shown"][1]["text"], json!("\"dear-anna\""));
+    let exact = get(&console, "/arguments?id=mailed").await.json();
+    assert_eq!(exact["args"], json!(["anna@example.org", "dear-anna"]));
+    let shown = page(&console, "/task?id=bad", |_| true).await;
+    assert!(shown.contains("[&quot;no such customer&quot;]</textarea>"), "the form has them: {shown}");
+    celeriac.shutdown().await.unwrap();
+}
+
 #[actix_web::test]
 async fn event_streams_are_so_many_and_no_more() {
     let celeriac = start().await;

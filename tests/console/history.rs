@@ -49,6 +49,23 @@ async fn the_history_counts_by_queue_task_and_tenant_and_names_who_did_what() {
         // Nothing happened before the program began.
         let shown = page(&console, "/history?hours=1&until=2020-01-01T00:00", |_| true).await;
         assert!(shown.contains("Nothing happened then") && shown.contains(">later<"), "{shown}");
+        // The slider has the rest of the screen with it, and its place is a time like any other.
+        let slid = "/history?by=task&queue=mail&hours=6&until=26297280";
+        let shown = page(&console, slid, |_| true).await;
+        for part in [
+            "<label for=\"slider\">The 6 h until</label>",
+            "aria-valuetext=\"2020-01-01 00:00:00 UTC\"",
+            "<input type=\"hidden\" name=\"by\" value=\"task\">",
+            "<input type=\"hidden\" name=\"queue\" value=\"mail\">",
+            "<input type=\"hidden\" name=\"hours\" value=\"6\">",
+            "value=\"2020-01-01T00:00\"",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let told = data(&console, slid, |_| true).await;
+        assert!(told["until"].as_str().unwrap().starts_with("2020-01-01T00:00:00"), "{told}");
+        let shown = page(&console, "/history?hours=168", |_| true).await;
+        assert!(!shown.contains("id=\"slider\""), "seven days are all that is kept: {shown}");
     })
     .await;
 }

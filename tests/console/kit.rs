@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use actix_web::App;
@@ -15,6 +16,8 @@ use celeriac::task::Task;
 use celeriac::web::Console;
 use celeriac::{AsyncResult, Builder, Celeriac, Periodic};
 use serde_json::Value;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::tasks::mail;
 
@@ -52,6 +55,12 @@ pub async fn on_both<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
 /// A console in which Amina may do everything.
 pub fn open(celeriac: &Celeriac) -> Console {
     Console::new(celeriac).authorize(|_, _| Some("amina"))
+}
+
+/// Has the lines kept that bodies log.
+pub fn keep_log_lines() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing_subscriber::registry().with(celeriac::log_lines()).init());
 }
 
 /// Waits until a task has failed.

@@ -7,8 +7,8 @@ use celeriac::catalogue::{Catalogue, Pool, PoolRow, QueueRow, TargetClass};
 use celeriac::web::{Console, Permission};
 use serde_json::{Value, json};
 
-use super::kit::{builder, data, embedded, failed, get, on_both, open, page, start};
-use super::tasks::{blocks, fails, import, let_go, mail, rejects, waits};
+use super::kit::{LONG, builder, data, embedded, failed, get, keep_log_lines, on_both, open, page, start};
+use super::tasks::{blocks, fails, import, let_go, mail, rejects, talks, waits};
 
 /// The most bytes of a page.
 const MOST_BYTES: usize = 50_000;
@@ -380,6 +380,70 @@ async fn what_cannot_be_is_a_page_that_says_so() {
         );
     }
     celeriac.shutdown().await.unwrap();
+}
+
+/// What a run logs is read while it goes on, and its page stays as small as others.
+#[actix_web::test]
+async fn a_run_that_goes_on_is_told_with_what_it_logs() {
+    keep_log_lines();
+    on_both(|celeriac| async move {
+        let (console, client) = (open(&celeriac), celeriac.client());
+        let runs = talks::s(60).id("talks").send(client.clone()).await.unwrap();
+        let is_whole = |told: &Value| told["log"].as_array().is_some_and(|log| log.len() == 50);
+        let told = data(&console, "/task?id=talks", is_whole).await;
+        assert_eq!((&told["log_left_out"], &told["log"][49]["text"]), (&json!(10), &json!("line 59 <b>")));
+        assert_eq!(told["log"][0]["level"], json!("INFO"));
+        let shown = page(&console, "/task?id=talks", |body| body.contains("What it logs")).await;
+        assert!(shown.contains("line 59 &lt;b&gt;") && shown.contains("10 lines before these"), "{shown}");
+        assert!(!shown.contains("<b>"), "{shown}");
+        // A task of which nothing runs here has no such card.
+        celeriac.pause("mail").await.unwrap();
+        mail::s("a".into(), "b".into()).id("waits").send(client).await.unwrap();
+        let told = data(&console, "/task?id=waits", |_| true).await;
+        assert_eq!((&told["log"], &told["log_left_out"]), (&Value::Null, &json!(0)));
+        runs.revoke(true).await.unwrap();
+        let told = data(&console, "/task?id=talks", |told| told["state"] == "REVOKED").await;
+        assert_eq!(told["log"], Value::Null, "what has ended without a failure keeps none");
+    })
+    .await;
+}
+
+/// The chart of the last minutes is on the pages of queues, too, and grows while somebody looks.
+#[actix_web::test]
+async fn the_pages_of_queues_have_a_chart_of_the_last_minutes() {
+    let celeriac = start().await;
+    let console = open(&celeriac);
+    page(&console, "/queue?name=mail", |body| body.contains("A chart needs three samples.")).await;
+    let says = ["The last minutes", "Ready, tasks that could start: 0.0 now", "<polyline class=\"line\""];
+    let is_drawn = |body: &str| says.iter().all(|text| body.contains(text));
+    let shown = page(&console, "/queue?name=mail", is_drawn).await;
+    assert!(shown.contains("Starts, a second: "), "{shown}");
+    let shown = page(&console, "", |body| body.contains("could start · line: the last ")).await;
+    assert!(shown.contains("class=\"spark\" role=\"img\" aria-label=\"ready in the last "), "{shown}");
+    celeriac.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_queue_tells_how_it_has_kept_its_promise_in_the_last_day() {
+    on_both(|celeriac| async move {
+        for n in 0..3 {
+            let task = mail::s(n.to_string(), "x".into()).send(celeriac.client()).await.unwrap();
+            assert_eq!(task.get(LONG).await, Ok(2));
+        }
+        let console = open(&celeriac);
+        let kept = json!({ "starts": 3, "kept_at_least": 3, "kept_at_most": 3, "budget_left": 1.0 });
+        let told = data(&console, "/queue?name=mail", |told| told["queue"]["kept"] == kept).await;
+        assert_eq!(told["queue"]["target"], json!("1h"));
+        let shown = page(&console, "/queue?name=mail", |_| true).await;
+        let says = "3 of 3 starts kept it · of the 1 in 100 that may be late, 100 % is left";
+        assert!(shown.contains(says), "{shown}");
+        let is_kept = |body: &str| body.contains("data-l=\"kept, 24 h\">100.0 %<");
+        page(&console, "", is_kept).await;
+        // A queue that promises nothing keeps nothing.
+        let told = data(&console, "/queue?name=slow", |told| told["queue"].is_object()).await;
+        assert_eq!(told["queue"]["kept"], Value::Null);
+    })
+    .await;
 }
 
 /// The columns that say nothing to the runtime are there for whoever looks at the queue.

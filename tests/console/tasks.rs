@@ -26,6 +26,16 @@ pub async fn logs(text: String) -> Result<(), TaskError> {
     Err(TaskError::permanent("it has said all"))
 }
 
+/// Logs so many lines, and runs until it is told to end.
+#[task(name = "shop.talks", queue = "slow")]
+pub async fn talks(lines: u64) -> Result<(), TaskError> {
+    for line in 0..lines {
+        tracing::info!("line {line} <b>");
+    }
+    NOTHING.acquire().await.map_err(TaskError::from_display)?.forget();
+    Ok(())
+}
+
 /// Fails for good if it is bad. It is searched for by its number.
 #[task(name = "shop.form", queue = "mail", max_retries = 0, search = ["form_id"])]
 pub async fn form(form_id: u64, title: String) -> Result<u64, TaskError> {

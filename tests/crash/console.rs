@@ -14,7 +14,7 @@ use celeriac::broker::TaskFilter;
 use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use celeriac::core::calendar::{Schedule, Zone};
 use celeriac::web::Console;
-use celeriac::{Celeriac, Periodic, State, TaskError, TaskId, serial_task, task};
+use celeriac::{Celeriac, Periodic, Signature, State, TaskError, TaskId, serial_task, task};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -26,9 +26,13 @@ use crate::process::{Home, Life, PATIENCE};
 const KILLS: u64 = 5;
 /// The tasks of an act on several.
 const SEVERAL: usize = 20;
+/// The tasks of an act that is cancelled, which takes several steps, and how many tasks are done in a step.
+const MANY: usize = 4_000;
+const STEP: u64 = 1_024;
 
-/// What the console can do that is there after a restart.
-const ACTS: [&str; 23] = [
+/// What the console can do that is there after a restart. The pause and resumption of a queue, the weight of a tenant, the revocation
+/// of a task that runs, and a resize that is not to be kept hold until then.
+const ACTS: [&str; 25] = [
     "revoke",
     "revoke_fetched",
     "retry",
@@ -46,11 +50,13 @@ const ACTS: [&str; 23] = [
     "release_tenant",
     "resize",
     "set_concurrency",
+    "as_stated",
     "unblock",
     "bulk_purge",
     "bulk_revoke",
     "bulk_retry",
     "bulk_move",
+    "cancel_bulk",
     "undo_bulk",
 ];
 
@@ -116,10 +122,13 @@ async fn life(child: Child) -> Result<(), Failure> {
     let fields = desk.fields(act, round).await?;
     say("acts");
     let (status, body) = desk.act(fields).await?;
-    if status != StatusCode::OK {
-        return Err(format!("{act}: {status}: {body}").into());
+    // Whoever comes too late to cancel an act is told so, and it is not cancelled.
+    let is_late = act == "cancel_bulk" && body.contains("it was over");
+    match status {
+        _ if is_late => {}
+        StatusCode::OK => say("did"),
+        _ => return Err(format!("{act}: {status}: {body}").into()),
     }
-    say("did");
     std::future::pending().await
 }
 
@@ -211,6 +220,17 @@ impl Desk {
                 stands::s(id(round)).delay().await?;
                 Ok(())
             }
+            "as_stated" => {
+                stands::s(id(round)).delay().await?;
+                self.celeriac.set_concurrency("kept.stands", &id(round), Some(0)).await?;
+                Ok(())
+            }
+            "cancel_bulk" => {
+                let tenant = tenant(round);
+                let calls = (0..MANY).map(|_| waits::s("amina".into()).tenant(tenant.clone()));
+                Signature::delay_many(calls).await?;
+                Ok(())
+            }
             "unblock" => {
                 self.celeriac.persistent().reset("io2").await?;
                 let failed = blocks::s(id(round)).delay().await?;
@@ -231,7 +251,11 @@ impl Desk {
 
     /// The form of the act of this round.
     async fn fields(&self, act: &str, round: u64) -> Result<Vec<(&'static str, String)>, Failure> {
-        let form = if act == "revoke_fetched" { "revoke" } else { act };
+        let form = match act {
+            "revoke_fetched" => "revoke",
+            "as_stated" => "set_concurrency",
+            act => act,
+        };
         let mut fields = vec![("act", form.to_owned())];
         match act {
             "revoke" | "revoke_fetched" | "retry" | "delete" => fields.push(("id", id(round))),
@@ -266,9 +290,14 @@ impl Desk {
                     ("concurrency", "0".into()),
                 ]);
             }
+            "as_stated" => fields.extend([("scope", "kept.stands".into()), ("key", id(round))]),
             "unblock" => fields.extend([("scope", "kept.blocks".into()), ("key", id(round))]),
             "bulk_purge" | "bulk_revoke" | "bulk_retry" => fields.push(("tenant", tenant(round))),
             "bulk_move" => fields.extend([("tenant", tenant(round)), ("to", "cpu".into())]),
+            "cancel_bulk" => {
+                let begun = self.celeriac.bulk().purge(&BrakeRule::new().tenant(tenant(round))).await?;
+                fields.extend([("id", begun.id), ("action", "purge".into())]);
+            }
             "undo_bulk" => {
                 let acts = self.celeriac.bulk().acts().await?;
                 let rule = BrakeRule::new().tenant(tenant(round));
@@ -341,18 +370,20 @@ impl Desk {
                     }
                 }
             }
-            "set_concurrency" => {
+            "set_concurrency" | "as_stated" => {
                 let lane = self.lane("kept.stands", round).await?;
-                match (&lane["concurrency"], &lane["is_adjusted"]) {
-                    (most, Value::Bool(true)) if *most == json!(0) => Ok(true),
-                    (most, Value::Bool(false)) if *most == json!(1) => Ok(false),
-                    half => Err(format!("{half:?}").into()),
-                }
+                let is_adjusted = match (&lane["concurrency"], &lane["is_adjusted"]) {
+                    (most, Value::Bool(true)) if *most == json!(0) => true,
+                    (most, Value::Bool(false)) if *most == json!(1) => false,
+                    half => return Err(format!("{half:?}").into()),
+                };
+                Ok(is_adjusted == (act == "set_concurrency"))
             }
             "unblock" => Ok(self.lane("kept.blocks", round).await?["blocked"].is_null()),
             "bulk_purge" | "bulk_revoke" | "bulk_retry" | "bulk_move" | "undo_bulk" => {
                 self.found_bulk(act, round).await
             }
+            "cancel_bulk" => self.found_cancelled(round).await,
             other => Err(format!("there is no act {other}").into()),
         }
     }
@@ -388,6 +419,29 @@ impl Desk {
         };
         let there = (in_queue("io"), in_queue("cpu"));
         if there == expected { Ok(is_done) } else { Err(format!("{is_done}, and {there:?} wait").into()) }
+    }
+
+    /// As [`found`](Self::found), for an act that was cancelled while it went on. Cancelled or not, it ends; what it has not done
+    /// by then waits if it was cancelled, and there is nothing of that if it was not.
+    async fn found_cancelled(&self, round: u64) -> Result<bool, Failure> {
+        let rule = BrakeRule::new().tenant(tenant(round));
+        let acts = self.celeriac.bulk().acts().await?;
+        let noted = acts.into_iter().find(|act| act.rule == rule).ok_or("the act is not noted")?;
+        let ended = self.celeriac.bulk().wait(&noted.id).await?;
+        let left = self.celeriac.bulk().count_waiting(&rule).await?.tasks;
+        let is_cancelled = ended.cancel.is_some();
+        // Whoever was killed may have done a step more than was noted.
+        let counted = ended.done + left;
+        let is_right = match is_cancelled {
+            true => counted <= ended.found && counted + STEP >= ended.found,
+            false => left == 0,
+        };
+        if ended.error.is_some() || ended.failed > 0 || ended.found != MANY as u64 || !is_right {
+            return Err(format!("{left} wait after {ended:?}").into());
+        }
+        let rest = self.celeriac.bulk().purge(&rule).await?;
+        self.celeriac.bulk().wait(&rest.id).await?;
+        Ok(is_cancelled)
     }
 
     /// Sends tasks of the tenant of this round, which wait.

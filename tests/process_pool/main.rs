@@ -44,6 +44,7 @@ const CASES: &[cases::Case] = &[
     ("reports::many_calls_of_a_body", reports::many_calls_of_a_body),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
     ("reports::the_log_of_a_failed_attempt", reports::the_log_of_a_failed_attempt),
+    ("reports::the_log_of_a_body_that_is_killed", reports::the_log_of_a_body_that_is_killed),
     #[cfg(feature = "otel")]
     ("spans::what_follows_from_a_body_is_in_its_trace", spans::what_follows_from_a_body_is_in_its_trace),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use crate::kit::{Gate, LONG, record, row, until, until_status, with_queue};
 use crate::tasks::{
     asks_twice, begins, exports, holds, marks, pattern, pid, reports, reports_plainly, sends_many, talks,
+    talks_and_waits,
 };
 
 pub fn progress_events_and_calls() {
@@ -155,6 +156,21 @@ pub fn the_log_of_a_failed_attempt() {
             );
             assert_eq!(attempts[0].log[kept - 1].text, format!("line {}", lines - 1));
         }
+    });
+}
+
+/// A child says what it logs while its run goes on, so that its death does not take that along.
+pub fn the_log_of_a_body_that_is_killed() {
+    with_queue(row(1), |celeriac| async move {
+        let gate = Gate::new();
+        let call = talks_and_waits::s(gate.path()).time_limit(Duration::from_secs(10));
+        let task = call.send(celeriac.client()).await.unwrap();
+        gate.entered().await;
+        assert_eq!(record(&task).await.error_type.as_deref(), Some("TimeLimitExceeded"));
+        let filter = TaskFilter::new().ids([task.id().clone()]);
+        let attempts = celeriac.failed_tasks(&filter, 9).await.unwrap()[0].attempts();
+        let said: Vec<&str> = attempts[0].log.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!((said, attempts[0].log_left_out), (vec!["on the way"], 0));
     });
 }
 

@@ -26,6 +26,16 @@ pub fn talks(lines: u32) -> Result<(), TaskError> {
     Err(TaskError::permanent("no more to say"))
 }
 
+/// Logs a line, and waits at a gate, deaf to all telling.
+#[task(queue = "processes", max_retries = 0)]
+pub fn talks_and_waits(gate: PathBuf) {
+    tracing::info!("on the way");
+    enter(&gate, "");
+    while !is_open(&gate) {
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// Waits at a gate, deaf to all telling.
 #[task(queue = "processes", max_retries = 0)]
 pub fn waits(gate: PathBuf) -> u32 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix::{Handler, Message, MessageResult};
 
-use super::super::held::{HeldTask, HeldTasks, QueueHold};
+use super::super::held::{HeldTask, HeldTasks, QueueHold, StuckBody};
 use super::Queue;
 use crate::broker::Delivery;
 use crate::runtime::own_process::own_pid;
@@ -33,16 +33,22 @@ impl Handler<GetHeld> for Queue {
                 delivery_info: run.delivery_info.clone(),
                 started_at: Some(run.context.began_at(run.started_at)),
                 pid: Some(run.child.unwrap_or_else(own_pid)),
+                log: run.context.log().cloned(),
             })
             .collect();
         running.sort_by_key(|run| run.started_at);
         running.truncate(limit);
+        let stuck = self.retained.stuck.now().into_iter().map(|(context, started_at)| StuckBody {
+            message: Arc::clone(context.message_arc()),
+            started_at: context.began_at(started_at),
+        });
         let waiting = self.backlog.waiting().map(|(_, delivery)| delivery).chain(self.unchecked.all());
         let wanted = waiting.filter(|delivery: &&Delivery| is_wanted(&delivery.message().id));
         let reserved: Vec<_> = wanted.take(limit).map(HeldTask::waiting).collect();
         MessageResult(HeldTasks {
             queue: self.row.name.clone(),
             running,
+            stuck: stuck.collect(),
             reserved,
             all_running: self.runs.len(),
             all_reserved: self.backlog.ready()

@@ -95,7 +95,7 @@ impl<'a> RequestInfo<'a> {
 }
 
 /// A time as Python's `time.time()` tells it.
-fn seconds(time: Timestamp) -> f64 {
+pub(super) fn seconds(time: Timestamp) -> f64 {
     time.since(Timestamp::ZERO).as_secs_f64()
 }
 
@@ -121,6 +121,7 @@ mod tests {
             delivery_info: Some(Arc::new(info)),
             started_at: None,
             pid: None,
+            log: None,
         }
     }
 

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::request_info::seconds;
 use super::{CommandResult, ControlCommand, MOST, process};
-use crate::actors::held::HeldTasks;
+use crate::actors::held::{HeldTasks, StuckBody};
 use crate::broker::BrokerConnection;
 
 /// The seconds that kombu waits for a connection, which `broker` shows.
 const CONNECT_TIMEOUT: u32 = 4;
+/// The most stuck bodies of a queue that are named: each holds a thread, so more than a few are a sickness that shows anyway.
+const MOST_STUCK: usize = 20;
 
 pub(super) async fn stats(command: &ControlCommand<'_>) -> CommandResult {
     let runtime = &command.inner.runtime;
@@ -25,7 +28,7 @@ pub(super) async fn stats(command: &ControlCommand<'_>) -> CommandResult {
         let shown = match held {
             Some(held) => json!({
                 "running": held.all_running, "reserved": held.all_reserved, "workers": held.workers,
-                "paused": held.is_paused, "consuming": held.is_consuming,
+                "paused": held.is_paused, "consuming": held.is_consuming, "stuck": stuck(&held.stuck),
             }),
             None => json!({ "workers": row.workers, "answering": false }),
         };
@@ -50,6 +53,12 @@ pub(super) async fn stats(command: &ControlCommand<'_>) -> CommandResult {
         stats.insert("autoscaler".to_owned(), autoscaler);
     }
     Ok(stats)
+}
+
+/// Bodies that go on although their runs were given up, so that they are not among the active tasks: some of them.
+fn stuck(bodies: &[StuckBody]) -> Vec<Value> {
+    let body = |StuckBody { message, started_at }: &StuckBody| json!({ "id": message.id, "name": message.task, "time_start": seconds(*started_at) });
+    bodies.iter().take(MOST_STUCK).map(body).collect()
 }
 
 /// The queues whose number of workers follows their load, as one autoscaler of Celery's. `None`: there are none.

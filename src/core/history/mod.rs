@@ -11,6 +11,7 @@
 //! - An hour takes a bounded amount of memory, and a smaller one where it is kept.
 
 mod hour;
+mod kept_promise;
 mod mark;
 mod minute_book;
 mod rows;
@@ -25,6 +26,7 @@ use super::accounts::Ended;
 
 pub(crate) use hour::HourWithoutWaits;
 pub use hour::{Hour, Resolution};
+pub use kept_promise::KeptPromise;
 pub use mark::Mark;
 pub use minute_book::{MinuteBook, MinuteRows};
 pub use rows::{HistoryBy, HistoryFilter, HistoryRow, Rows};

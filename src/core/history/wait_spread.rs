@@ -41,10 +41,28 @@ impl WaitSpread {
         self.0.is_empty()
     }
 
+    /// Returns the number of the waits.
+    pub fn count(&self) -> u64 {
+        self.0.values().fold(0_u64, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Returns how many of the waits were no longer than `limit`: at least so many, and at most so many. The two differ by the waits
+    /// of the bucket that the limit is in.
+    pub fn within(&self, limit: Duration) -> (u64, u64) {
+        let bucket = bucket_of(limit);
+        let sum = |sum: u64, (_, count): (&u8, &u64)| sum.saturating_add(*count);
+        let below = self.0.range(..bucket).fold(0, sum);
+        let in_it = self.0.get(&bucket).copied().unwrap_or_default();
+        // The last bucket has no end.
+        let is_whole = bucket < BUCKETS - 1 && edge_of(bucket) <= limit;
+        let most = below.saturating_add(in_it);
+        (if is_whole { most } else { below }, most)
+    }
+
     /// Returns how long this share of the waits was at most, from 0 to 1: with 0.95 the 95th percentile. `None`: nothing was
     /// recorded.
     pub fn percentile(&self, share: f64) -> Option<Duration> {
-        let all = self.0.values().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let all = self.count();
         // The first wait at least, and at most all of them.
         let wanted = (all as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0);
         let mut below = 0_u64;
@@ -94,6 +112,25 @@ mod tests {
         assert!(spread.percentile(1.0).unwrap() > Duration::from_secs(30 * 24 * 3600));
     }
 
+    #[test]
+    fn what_is_within_a_limit_is_exact_but_for_the_bucket_of_the_limit() {
+        let mut spread = WaitSpread::default();
+        for seconds in [1, 1, 2, 29, 31, 40, 400] {
+            spread.record(Duration::from_secs(seconds));
+        }
+        assert_eq!(spread.count(), 7);
+        // 29 and 31 seconds are in the bucket from 27.6 to 32.8.
+        assert_eq!(spread.within(Duration::from_secs(30)), (3, 5));
+        assert_eq!(spread.within(Duration::from_secs(60)), (6, 6));
+        assert_eq!(spread.within(Duration::from_millis(1)), (0, 0));
+        assert_eq!(spread.within(Duration::MAX), (7, 7));
+        spread.record(Duration::MAX);
+        assert_eq!(spread.within(Duration::from_secs(100 * 24 * 3600)), (7, 8), "the last bucket has no end");
+        let mut fast = WaitSpread::default();
+        fast.record(Duration::from_micros(300));
+        assert_eq!(fast.within(Duration::from_millis(1)), (1, 1), "a limit at an edge is exact");
+    }
+
     proptest! {
         /// However waits are spread over parts, the percentile of all is at the right one, and at most a fifth longer.
         #[test]
@@ -112,6 +149,11 @@ mod tests {
             let place = ((sorted.len() as f64 * share).ceil() as usize).max(1) - 1;
             let (wait, told) = (sorted[place] as f64 / 1e3, one.percentile(share).unwrap().as_secs_f64());
             prop_assert!(told >= wait * 0.999_999 && told <= wait * 1.2, "{told} of {wait}");
+            let limit = Duration::from_millis(waits[0]);
+            let within = waits.iter().filter(|millis| Duration::from_millis(**millis) <= limit).count() as u64;
+            let (least, most) = one.within(limit);
+            prop_assert!(least <= within && within <= most, "{least} to {most} is not {within}");
+            prop_assert_eq!(one.count(), waits.len() as u64);
             let bytes = postcard::to_stdvec(&one).unwrap();
             prop_assert_eq!(postcard::from_bytes::<WaitSpread>(&bytes).unwrap(), one);
         }

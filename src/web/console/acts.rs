@@ -352,10 +352,15 @@ impl OperatorAct {
             Self::CancelBulk { id, action } => {
                 bulk_acts::check_touch(console, request, id, *action).await?;
                 let act = celeriac.cancel_bulk(id).await?;
-                Ok(format!(
-                    "it ends at its next step; {} done by now, which can be undone as always",
-                    words::counted(act.done, "task is", "tasks are")
-                ))
+                let done = words::counted(act.done, "task is", "tasks are");
+                Ok(match (act.ended_at, act.cancel) {
+                    // It came to its end before anybody read that it is to.
+                    (Some(_), None) => format!("it was over by then: {done} done, and nothing is left"),
+                    (Some(_), Some(_)) => format!("it has ended; {done} done, which can be undone as always"),
+                    (None, _) => {
+                        format!("it ends at its next step; {done} done by now, which can be undone as always")
+                    }
+                })
             }
             Self::UndoBulk { id, action } => {
                 bulk_acts::check_touch(console, request, id, *action).await?;

@@ -1,14 +1,17 @@
-//! The arguments of a task as the pages show them: short ones as they are, long ones folded, and none that the program or
-//! the caller hides.
+//! The arguments of a task as the pages show them: as the program writes them for people, or else short ones as they are and long
+//! ones folded, and none that the program or the caller hides.
 //!
 //! Invariants:
 //! - However large the arguments are, what a page shows of them is bounded. The exact text is an answer of its own.
-//! - What is hidden is not found either.
+//! - What is hidden is not found either, and the program is not asked how to write it.
+//! - How the program writes arguments changes what people see, and nothing else: data, searches and forms have them as they
+//!   were sent.
 
 use std::collections::BTreeMap;
 
-use maud::{Markup, html};
+use maud::{Markup, Render, html};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Console, HideHook, words};
@@ -25,6 +28,8 @@ const ALL: usize = 24_000;
 const MOST: usize = 40;
 /// The most bytes of all arguments in a row of a list.
 const IN_A_ROW: usize = 140;
+/// The most bytes of arguments that the program is asked to write for people: a page has many tasks, and each is read for it.
+const FORMATTED: usize = 64 << 10;
 /// In the place of arguments that are hidden.
 const HIDDEN: &str = "hidden";
 
@@ -39,6 +44,25 @@ pub(super) struct ShownArguments {
     pub(super) shown: Vec<ShownArgument>,
     /// How many are not shown because there are so many.
     pub(super) more: usize,
+    /// What the program writes in their place.
+    #[serde(skip)]
+    formatted: Option<String>,
+}
+
+/// The arguments of a task on one line. As data they are as they were sent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(super) struct ArgumentLine {
+    sent: String,
+    /// What the program writes in their place.
+    #[serde(skip)]
+    formatted: Option<String>,
+}
+
+impl Render for ArgumentLine {
+    fn render(&self) -> Markup {
+        html! { @match &self.formatted { Some(text) => (text), None => code { (self.sent) } } }
+    }
 }
 
 /// One argument.
@@ -68,9 +92,9 @@ impl Console {
     }
 
     /// The arguments as one line, for a row of a list.
-    pub(super) fn argument_line(&self, message: &Message) -> String {
+    pub(super) fn argument_line(&self, message: &Message) -> ArgumentLine {
         if self.hides(message) {
-            return HIDDEN.to_owned();
+            return ArgumentLine { sent: HIDDEN.to_owned(), formatted: None };
         }
         let Arguments { args, kwargs } = &message.arguments;
         // Only the beginning of a long text is looked at.
@@ -81,14 +105,15 @@ impl Console {
         };
         let both: Vec<String> =
             [inner(args), inner(kwargs)].into_iter().filter(|text| !text.is_empty()).collect();
-        words::line(&both.join(", "), IN_A_ROW)
+        let formatted = self.formatted(message).map(|text| words::line(&text, IN_A_ROW));
+        ArgumentLine { sent: words::line(&both.join(", "), IN_A_ROW), formatted }
     }
 
     /// The arguments one by one.
     pub(super) fn arguments(&self, message: &Message) -> ShownArguments {
         let bytes = message.arguments.len();
         if self.hides(message) {
-            return ShownArguments { is_hidden: true, bytes, shown: Vec::new(), more: 0 };
+            return ShownArguments { is_hidden: true, bytes, shown: Vec::new(), more: 0, formatted: None };
         }
         let all = named(&message.arguments, self.celeriac.parameters_of(&message.task));
         let mut room = ALL;
@@ -103,7 +128,15 @@ impl Console {
                 text: cut.into_owned(),
             });
         }
-        ShownArguments { is_hidden: false, bytes, more: all.len() - shown.len(), shown }
+        let formatted = self.formatted(message).map(|text| shortened(&text, FOLDED).into_owned());
+        ShownArguments { is_hidden: false, bytes, more: all.len() - shown.len(), shown, formatted }
+    }
+
+    /// What the program writes in the place of these arguments, which are not hidden. `None`: they are shown as they were sent.
+    fn formatted(&self, message: &Message) -> Option<String> {
+        let formats = self.formats.as_ref().filter(|_| message.arguments.len() <= FORMATTED)?;
+        let call = call_of(&message.arguments, self.celeriac.parameters_of(&message.task))?;
+        formats(&message.task, &object_of(call))
     }
 }
 
@@ -111,29 +144,36 @@ fn are_hidden(hook: Option<&HideHook>, message: &Message) -> bool {
     message.hides_arguments() || hook.is_some_and(|hides| hides(message))
 }
 
-/// The arguments with their names, each as JSON text.
+/// The arguments with their names, each as JSON text. What is no call is shown as it was sent.
 fn named<'a>(arguments: &'a Arguments, parameters: &[&str]) -> Vec<(String, &'a str)> {
-    let positional: Result<Vec<&RawValue>, _> = match arguments.args.as_str() {
-        "" => Ok(Vec::new()),
-        args => serde_json::from_str(args),
+    call_of(arguments, parameters).unwrap_or_else(|| {
+        vec![("args".to_owned(), arguments.args.as_str()), ("kwargs".to_owned(), arguments.kwargs.as_str())]
+    })
+}
+
+/// The arguments of a call with their names, each as JSON text. `None`: it is no call.
+fn call_of<'a>(arguments: &'a Arguments, parameters: &[&str]) -> Option<Vec<(String, &'a str)>> {
+    let positional: Vec<&RawValue> = match arguments.args.as_str() {
+        "" => Vec::new(),
+        args => serde_json::from_str(args).ok()?,
     };
-    let by_name: Result<BTreeMap<String, &RawValue>, _> = match arguments.kwargs.as_str() {
-        "" => Ok(BTreeMap::new()),
-        kwargs => serde_json::from_str(kwargs),
-    };
-    // What is no call is shown as it was sent.
-    let (Ok(positional), Ok(by_name)) = (positional, by_name) else {
-        return vec![
-            ("args".to_owned(), arguments.args.as_str()),
-            ("kwargs".to_owned(), arguments.kwargs.as_str()),
-        ];
+    let by_name: BTreeMap<String, &RawValue> = match arguments.kwargs.as_str() {
+        "" => BTreeMap::new(),
+        kwargs => serde_json::from_str(kwargs).ok()?,
     };
     let name_of = |at: usize| match parameters.get(at) {
         Some(name) if !name.starts_with('*') => (*name).to_owned(),
         _ => at.to_string(),
     };
     let positional = positional.into_iter().enumerate().map(|(at, value)| (name_of(at), value.get()));
-    positional.chain(by_name.into_iter().map(|(name, value)| (name, value.get()))).collect()
+    Some(positional.chain(by_name.into_iter().map(|(name, value)| (name, value.get()))).collect())
+}
+
+/// The same arguments as one JSON object.
+fn object_of(call: Vec<(String, &str)>) -> Value {
+    // Each was read as JSON before. What is nested too deeply for a value is null.
+    let value = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    Value::Object(call.into_iter().map(|(name, text)| (name, value(text))).collect())
 }
 
 /// The exact arguments as one JSON text.
@@ -144,34 +184,47 @@ pub(super) fn exact(arguments: &Arguments) -> String {
 
 /// The card of the arguments.
 pub(super) fn markup(arguments: &ShownArguments, exact_at: &str) -> Markup {
-    let ShownArguments { is_hidden, bytes, shown, more } = arguments;
-    let (short, long): (Vec<_>, Vec<_>) = shown.iter().partition(|argument| argument.bytes <= SHORT);
+    let ShownArguments { is_hidden, bytes, shown, more: _, formatted } = arguments;
     html! {
         section class="card" aria-labelledby="arguments" data-still {
             header {
                 h2 id="arguments" { "Arguments" }
-                p class="scope" { "as they were sent · " (words::size(*bytes)) }
+                p class="scope" { @if formatted.is_some() { "as this program writes them · " } @else { "as they were sent · " } (words::size(*bytes)) }
             }
             @if *is_hidden {
                 div class="pad" { p class="note" { "The arguments of this task are hidden, by its caller or by this program." } }
-            } @else if shown.is_empty() {
-                div class="pad" { p class="faint small" { "It has none." } }
+            } @else if let Some(text) = formatted {
+                div class="pad" { pre { (text) } }
+                details { summary { "As they were sent" } div { (as_sent(arguments)) } }
+            } @else {
+                (as_sent(arguments))
             }
-            @if !short.is_empty() {
-                div class="pad" { dl class="facts" { @for argument in &short { dt { (argument.name) } dd { code { (argument.text) } } } } }
-            }
-            @for argument in &long {
-                details {
-                    summary { strong { (argument.name) } span class="faint" { (words::size(argument.bytes)) ", shown when opened" } }
-                    pre { (argument.text) }
-                    @if argument.is_cut { p class="faint small" { "This is its beginning." } }
-                }
-            }
-            @if *more > 0 { div class="pad" { p class="faint small" { "And " (words::count(*more as u64)) " more." } } }
             @if !is_hidden && !shown.is_empty() {
                 div class="pad" { p class="small" { a href=(exact_at) download="arguments.json" { "All of them, exact, as JSON" } } }
             }
         }
+    }
+}
+
+/// The arguments as they were sent, long ones folded.
+fn as_sent(arguments: &ShownArguments) -> Markup {
+    let ShownArguments { is_hidden: _, bytes: _, shown, more, formatted: _ } = arguments;
+    let (short, long): (Vec<_>, Vec<_>) = shown.iter().partition(|argument| argument.bytes <= SHORT);
+    html! {
+        @if shown.is_empty() {
+            div class="pad" { p class="faint small" { "It has none." } }
+        }
+        @if !short.is_empty() {
+            div class="pad" { dl class="facts" { @for argument in &short { dt { (argument.name) } dd { code { (argument.text) } } } } }
+        }
+        @for argument in &long {
+            details {
+                summary { strong { (argument.name) } span class="faint" { (words::size(argument.bytes)) ", shown when opened" } }
+                pre { (argument.text) }
+                @if argument.is_cut { p class="faint small" { "This is its beginning." } }
+            }
+        }
+        @if *more > 0 { div class="pad" { p class="faint small" { "And " (words::count(*more as u64)) " more." } } }
     }
 }
 
@@ -203,5 +256,27 @@ mod tests {
         let call = call("<xml>", "[]");
         let named = named(&call, &[]);
         assert_eq!(named, [("args".to_owned(), "<xml>"), ("kwargs".to_owned(), "[]")]);
+    }
+
+    #[test]
+    fn the_program_is_told_the_arguments_by_their_names() {
+        let object = |args, kwargs| call_of(&call(args, kwargs), &["to", "*rest"]).map(object_of);
+        let expected = serde_json::json!({ "to": "a@example.org", "1": [2], "copy": null });
+        assert_eq!(object("[\"a@example.org\",[2]]", "{\"copy\":null}"), Some(expected));
+        assert_eq!(object("", ""), Some(serde_json::json!({})));
+        assert_eq!(object("<xml>", "{}"), None, "what is no call is not told");
+        assert_eq!(object("[]", "[]"), None);
+        let deep = format!("[{}1{}]", "[".repeat(500), "]".repeat(500));
+        assert_eq!(object(&deep, ""), Some(serde_json::json!({ "to": null })), "too deep for a value");
+    }
+
+    #[test]
+    fn a_line_is_data_as_it_was_sent_and_text_for_people() {
+        let formatted = Some("to <b>".to_owned());
+        let line = ArgumentLine { sent: "\"<i>\"".to_owned(), formatted };
+        assert_eq!(serde_json::to_value(&line).unwrap(), serde_json::json!("\"<i>\""));
+        assert_eq!(line.render().into_string(), "to &lt;b&gt;");
+        let plain = ArgumentLine { formatted: None, ..line };
+        assert_eq!(plain.render().into_string(), "<code>&quot;&lt;i&gt;&quot;</code>");
     }
 }

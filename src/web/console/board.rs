@@ -1,5 +1,7 @@
 //! All queues at a glance: what the first page, the live charts and the pages of single queues are made from.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,14 +13,18 @@ use super::shared_looks::Looked;
 use super::visit::ConsoleVisit;
 use crate::QueueStatus;
 use crate::actors::RunningTask;
-use crate::app::{ControlError, Replies};
+use crate::app::{ControlError, HistoryBy, Replies, WaitSpread};
 use crate::catalogue::{QueueRow, format_span};
 use crate::core::Timestamp;
+use crate::core::history::KeptPromise;
 use crate::core::report::{QueueCondition, QueueFigures, promise_used, rank};
 use crate::task::clock::now;
 
 /// How long a look at the queues is shared.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
+/// How far back it is told how the promises were kept, and how long a look at that is shared.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY_FRESH: Duration = Duration::from_secs(60);
 
 impl QueueCondition {
     /// Its mark and its word.
@@ -47,6 +53,8 @@ pub(super) struct QueueLine {
     pub(super) condition: QueueCondition,
     /// The wait of the oldest ready task as a part of the target; `None`: the queue promises nothing.
     pub(super) promise_used: Option<f64>,
+    /// How the promise was kept in the last 24 hours; `None`: nothing was promised or started then, or it was not asked for.
+    pub(super) kept: Option<KeptPromise>,
     /// The target as it is written in the catalogue.
     pub(super) target: Option<String>,
     pub(super) description: Option<String>,
@@ -58,6 +66,7 @@ impl QueueLine {
         Self {
             condition: QueueCondition::of(&figures),
             promise_used: promise_used(&figures),
+            kept: None,
             target: status.time_to_start.target.map(format_span),
             description: row.and_then(|row| row.description.clone()),
             typical_duration: row.and_then(|row| row.typical_duration.clone()),
@@ -93,6 +102,22 @@ impl Console {
         self.shared.looks.look("queues", FRESH, look).await
     }
 
+    /// How long the tasks of each queue waited for their first starts in the last 24 hours, at most [`DAY_FRESH`] old. It is empty
+    /// if the history cannot be read.
+    async fn waits_of_a_day(&self) -> Arc<BTreeMap<String, WaitSpread>> {
+        let look = async {
+            let history = self.celeriac.history().from(now() - A_DAY).step(A_DAY).by(HistoryBy::Queue);
+            let rows = history.read().await.map(|history| history.rows).unwrap_or_default();
+            let mut waits: BTreeMap<String, WaitSpread> = BTreeMap::new();
+            // A day that begins at midnight is a step, so a queue has two rows.
+            for row in rows {
+                waits.entry(row.name).or_default().add(&row.waits);
+            }
+            waits
+        };
+        self.shared.looks.look("waits of a day", DAY_FRESH, look).await.seen
+    }
+
     /// All runs of this program, at most [`FRESH`] old, whoever looks.
     pub(super) async fn runs(&self) -> Looked<RunReplies> {
         self.shared.looks.look("running", FRESH, self.celeriac.running()).await
@@ -119,6 +144,21 @@ impl QueueBoard {
         let queues = seen.into_iter().map(line).collect();
         let missing = replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
         Ok(Self { at, queues, missing })
+    }
+
+    /// The same, with how each queue has kept its promise in the last 24 hours.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(super) async fn with_kept_promises(visit: &ConsoleVisit) -> Result<Self, ConsoleProblem> {
+        let (board, waits) = tokio::join!(Self::of(visit), visit.console.waits_of_a_day());
+        let mut board = board?;
+        for line in &mut board.queues {
+            let target = line.status.time_to_start.target;
+            let known = target.zip(waits.get(&line.status.name));
+            line.kept = known.and_then(|(target, waits)| KeptPromise::of(waits, target));
+        }
+        Ok(board)
     }
 
     /// How many queues are like that.

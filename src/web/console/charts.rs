@@ -19,28 +19,26 @@ pub(super) fn card(
     title: &str,
     what: &str,
     lines: &[ChartLine<'_>],
-    (top, spoken): (&str, &str),
+    says: (&str, &str),
     marks: &[f64],
 ) -> Markup {
+    parts::card(id, title, &html! { (what) }, &html! { div class="pad" { (chart(lines, says, marks)) } })
+}
+
+/// A chart as in a [`card`], with the sentence that says the same below it.
+pub(super) fn chart(lines: &[ChartLine<'_>], (top, spoken): (&str, &str), marks: &[f64]) -> Markup {
     let highest = highest(lines);
     let at = |mark: &f64| format!("{:.1}%", mark.clamp(0.0, 1.0) * 100.0);
-    parts::card(
-        id,
-        title,
-        &html! { (what) },
-        &html! {
-            div class="pad" {
-                svg class="strip" role="img" aria-label=(spoken) {
-                    line class="grid" x1="0" x2="100%" y1="4%" y2="4%" {}
-                    line class="axis" x1="0" x2="100%" y1="100%" y2="100%" {}
-                    @for mark in marks { line class="deploy" x1=(at(mark)) x2=(at(mark)) y1="0" y2="100%" {} }
-                    @for (class, values) in lines { (parts::line_of(class, values, highest)) }
-                    text x="2" y="14" { (top) }
-                }
-                p class="small faint" { (spoken) }
-            }
-        },
-    )
+    html! {
+        svg class="strip" role="img" aria-label=(spoken) {
+            line class="grid" x1="0" x2="100%" y1="4%" y2="4%" {}
+            line class="axis" x1="0" x2="100%" y1="100%" y2="100%" {}
+            @for mark in marks { line class="deploy" x1=(at(mark)) x2=(at(mark)) y1="0" y2="100%" {} }
+            @for (class, values) in lines { (parts::line_of(class, values, highest)) }
+            text x="2" y="14" { (top) }
+        }
+        p class="small faint" { (spoken) }
+    }
 }
 
 #[cfg(test)]

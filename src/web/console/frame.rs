@@ -67,7 +67,7 @@ pub(super) fn document(visit: &ConsoleVisit, body: &PageBody) -> Markup {
         footer class="foot" {
             span { "Celeriac " (env!("CARGO_PKG_VERSION")) }
             span { "you are " (visit.viewer.who) ", and may here: " (visit.viewer.permissions().join(", ")) }
-            span { a href=(visit.href(&visit.address.clone().with("format", "json"))) { "This page as JSON" } }
+            span { a id="json" href=(visit.href(&visit.address.clone().with("format", "json"))) { "This page as JSON" } }
             details class="keys" {
                 summary { "Keys" }
                 dl {

@@ -81,6 +81,7 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::dev::{AppService, HttpServiceFactory};
+use serde_json::Value;
 
 pub use rights::{Authorization, Permission, PermissionCheck};
 #[cfg(feature = "cli")]
@@ -102,6 +103,8 @@ const STREAMS: (usize, usize) = (32, 256);
 
 /// Says of a message whether its arguments are hidden.
 type HideHook = Arc<dyn Fn(&Message) -> bool + Send + Sync>;
+/// Writes the arguments of a task for people.
+type FormatHook = Arc<dyn Fn(&str, &Value) -> Option<String> + Send + Sync>;
 
 /// The console of a program. A clone is cheap and is the same console; make it once, outside of the function that makes the
 /// `App`, so that all server threads share one look at the queues: `App::new().service(console.clone())`.
@@ -120,6 +123,7 @@ pub struct Console {
     colours: Arc<str>,
     hook: Option<AuthorizationHook>,
     hides: Option<HideHook>,
+    formats: Option<FormatHook>,
     streams: Streams,
     shared: Arc<ConsoleState>,
 }
@@ -147,6 +151,7 @@ impl Console {
             colours: "".into(),
             hook: None,
             hides: None,
+            formats: None,
             streams: Streams::new(one, all),
             shared: Arc::default(),
         }
@@ -204,6 +209,36 @@ impl Console {
     #[must_use]
     pub fn hide_arguments(mut self, hides: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
         self.hides = Some(Arc::new(hides));
+        self
+    }
+
+    /// Writes the arguments of tasks for people, in the lists and on the page of a task.
+    ///
+    /// # Arguments
+    /// `formats` gets the name of the task and an object that has its arguments by the names of their parameters; one whose name
+    /// is not known here has its position from 0, such as `"0"`. It answers with the text that is shown, or with `None` for
+    /// arguments that are shown as they were sent. A list shows the beginning of the text on one line, and the page of the task
+    /// its first 4,000 bytes.
+    ///
+    /// The text is escaped. Data in JSON, searches, the form by which a failed task is edited, and the file with the exact arguments
+    /// have them as they were sent; so what nobody may see is to be [hidden](Self::hide_arguments). The function is not asked for
+    /// arguments that are hidden, of more than 64 KiB, or no call at all.
+    ///
+    /// ```
+    /// # use celeriac::web::Console;
+    /// # fn demo(console: Console) -> Console {
+    /// console.format_arguments(|task, arguments| match task {
+    ///     "shop.mail" => Some(format!("to {}", arguments["to"].as_str()?)),
+    ///     _ => None,
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn format_arguments(
+        mut self,
+        formats: impl Fn(&str, &Value) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.formats = Some(Arc::new(formats));
         self
     }
 

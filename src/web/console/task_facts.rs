@@ -15,6 +15,7 @@ use crate::app::{ControlError, TaskSighting};
 use crate::broker::{FailedTask, TaskFilter};
 use crate::core::Timestamp;
 use crate::task::clock::now;
+use crate::task::run_log::LogExcerpt;
 use crate::task::{
     Child, FailedAttempt, GetError, Lineage, LogLine, Message, State, TaskId, TaskResult, Workflow,
 };
@@ -25,6 +26,8 @@ const TEXT: usize = 2_000;
 const NAME: usize = 200;
 /// The most errors of a record on the page.
 const ERRORS: usize = 20;
+/// The most bytes of what a run that goes on has logged, on the page.
+const LOG: usize = 8_000;
 /// The most relatives of one kind on the page.
 pub(super) const RELATIVES: usize = 40;
 
@@ -57,6 +60,10 @@ pub(super) struct TaskPageFacts {
     pub(super) attempts: u32,
     /// The attempts that failed, as far as the message carries them.
     pub(super) failed_attempts: Vec<ShownAttempt>,
+    /// The last lines that the run which goes on here has logged; `None`: it does not run here, or they are not kept.
+    pub(super) log: Option<Vec<ShownLogLine>>,
+    /// How many lines came before them.
+    pub(super) log_left_out: u64,
     pub(super) max_retries: Option<u32>,
     pub(super) errors: Vec<String>,
     pub(super) error_type: Option<String>,
@@ -298,6 +305,8 @@ fn nothing(id: &TaskId) -> TaskPageFacts {
         worker: None,
         attempts: 0,
         failed_attempts: Vec::new(),
+        log: None,
+        log_left_out: 0,
         max_retries: None,
         errors: Vec::new(),
         error_type: None,
@@ -337,9 +346,13 @@ fn add_sighting(facts: &mut TaskPageFacts, sighting: &TaskSighting) {
         TaskSighting::Waiting(message) => {
             facts.state = if message.retries > 0 { State::Retry } else { State::Pending };
         }
-        TaskSighting::Held { started_at, pid, .. } => {
+        TaskSighting::Held { started_at, pid, log, .. } => {
             facts.state = if started_at.is_some() { State::Started } else { State::Received };
             (facts.started_at, facts.pid) = (*started_at, *pid);
+            if let Some(log) = log {
+                let (lines, left_out) = last_lines(log);
+                (facts.log, facts.log_left_out) = (Some(lines), left_out);
+            }
         }
         TaskSighting::Elsewhere { queue } => {
             (facts.state, facts.is_elsewhere) = (State::Received, true);
@@ -370,6 +383,19 @@ fn add_record(facts: &mut TaskPageFacts, record: TaskResult) {
     if let Some(lineage) = record.lineage {
         facts.relatives.add(&lineage);
     }
+}
+
+/// The last lines of a log for which there is room on the page, and how many came before them.
+fn last_lines(log: &LogExcerpt) -> (Vec<ShownLogLine>, u64) {
+    let mut room = LOG;
+    let fit = log.lines.iter().rev().take_while(|line| {
+        let fits = line.text.len() <= room;
+        room = room.saturating_sub(line.text.len());
+        fits
+    });
+    let before = log.lines.len() - fit.count();
+    let lines = log.lines.iter().skip(before).cloned().map(ShownLogLine::from).collect();
+    (lines, log.left_out.saturating_add(before as u64))
 }
 
 fn bounded(errors: &[String]) -> Vec<String> {

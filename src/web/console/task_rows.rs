@@ -6,6 +6,7 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::address::{LONGEST, ScreenAddress};
+use super::arguments::ArgumentLine;
 use super::pages::{LIST_FRESH, ROWS};
 use super::parts::{self, StatusMark};
 use super::problem::ConsoleProblem;
@@ -38,7 +39,7 @@ pub(super) struct TaskListRow {
     pub(super) priority: u8,
     /// The number of earlier runs that count as attempts.
     pub(super) tries: u32,
-    pub(super) arguments: String,
+    pub(super) arguments: ArgumentLine,
     #[serde(serialize_with = "crate::core::json_time::iso")]
     pub(super) enqueued_at: Timestamp,
     #[serde(serialize_with = "crate::core::json_time::optional_iso")]
@@ -308,7 +309,7 @@ pub(super) fn table(visit: &ConsoleVisit, labelled_by: &str, rows: &TaskRows, ca
                     @if let Some(error) = &task.error { span class="why" { "last error: " (error) } }
                 }
                 td data-l="is" { (word) @if let Some(lane) = &task.lane { span class="why" { "lane " (words::line(lane, 60)) } } }
-                td class="full clip" data-l="arguments" { code { (task.arguments) } @if let Some(tenant) = &task.tenant { span class="why" { "tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 60)) } } } }
+                td class="full clip" data-l="arguments" { (task.arguments) @if let Some(tenant) = &task.tenant { span class="why" { "tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 60)) } } } }
                 td data-l="queue" { a href=(visit.queue(&task.queue)) { (task.queue) } }
                 (parts::number("tries", u64::from(task.tries)))
                 td class="n" data-l="enqueued" { (words::ago(task.enqueued_at, now)) }

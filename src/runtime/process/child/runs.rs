@@ -175,16 +175,19 @@ impl ChildRuns {
             tokio::select! {
                 outcome = &mut body => break outcome,
                 Some(event) = self.sent.next(), if has_room => self.say(run, &context, event),
-                _ = looks.tick() => bar.tick(),
+                _ = looks.tick() => {
+                    bar.tick();
+                    if has_room {
+                        self.tell_log(run, &context);
+                    }
+                }
             }
         };
         // All of them: what stayed behind would be taken for events of the next run. Tokio's budget would end this early.
         while let Some(Some(event)) = unconstrained(self.sent.next()).now_or_never() {
             self.say(run, &context, event);
         }
-        if context.log().is_some() {
-            self.uplink.push(Up::Logged { run, lines: context.take_log() });
-        }
+        self.tell_log(run, &context);
         let span = end_span_in_child(&context, &outcome);
         if !span.0.is_empty() {
             self.uplink.push(Up::Traced { run, span });
@@ -192,6 +195,15 @@ impl ChildRuns {
         // Whether the task is over is for the program to judge, and whether it shows this.
         context.close_bar(true);
         outcome
+    }
+
+    /// Says what the body has logged since this was said last. So somebody can read it while the run goes on, and it is not lost
+    /// with the process.
+    fn tell_log(&self, run: u64, context: &Context) {
+        let lines = context.take_log();
+        if !lines.lines.is_empty() {
+            self.uplink.push(Up::Logged { run, lines });
+        }
     }
 
     /// Says an event of this run. What an earlier body left behind may send one of its own task, which comes too late.

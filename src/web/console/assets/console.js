@@ -20,6 +20,8 @@
     }
   };
 
+  // Whether what is shown is another part of a list, whose rows come in their own order.
+  let isAnew = false;
   const keyOf = (node) => (node.dataset && node.dataset.key) || node.id || "";
   const morph = (from, to) => {
     if (from.isEqualNode(to)) return;
@@ -37,7 +39,7 @@
       for (const node of wanted.filter(keyOf)) {
         const known = left.get(keyOf(node));
         if (known) morph(known, node);
-        else from.append(node.cloneNode(true));
+        if (!known || isAnew) from.append(known ?? node.cloneNode(true));
         left.delete(keyOf(node));
       }
       return left.forEach((node) => node.remove());
@@ -46,16 +48,28 @@
     old.slice(wanted.length).forEach((node) => node.remove());
   };
 
+  // The slider of the history says its place as its reader has it.
+  const sayPlace = (text) => {
+    const slider = by("slider"), place = slider?.form.querySelector("output");
+    if (text) place.textContent = text;
+    slider?.setAttribute("aria-valuetext", place.textContent);
+  };
   const headline = () => page.querySelector("h1")?.textContent;
-  const show = (html) => {
+  const show = (html, anew = false) => {
     const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
     if (!next) return;
     localise(next);
     const before = headline();
+    isAnew = anew;
     children(page, next);
+    isAnew = false;
     document.title = next.dataset.title;
     if (headline() !== before) spoken.textContent = headline();
     [seen, failed] = [Date.now(), false];
+    const at = age.querySelector("time");
+    if (at) at.dateTime = next.dataset.at;
+    localise(age);
+    sayPlace();
     tell();
   };
 
@@ -112,7 +126,29 @@
     [source, timer] = [null, 0];
   };
 
+  // Where the slider rests, its range is shown, and the address is that of the range. The page stays, and so does the focus.
+  let turn = 0;
+  const slide = async (form, own) => {
+    const url = `${form.action}?${new URLSearchParams(new FormData(form))}`;
+    const answer = await fetch(`${url}&part=1`, { cache: "no-store" }).catch(() => null);
+    const text = answer?.ok && !answer.redirected ? await answer.text() : null;
+    if (own !== turn) return;
+    if (text === null) return form.submit();
+    history.replaceState(null, "", url);
+    by("json").href = `${url}&format=json`;
+    show(text, true);
+  };
+  page.addEventListener("input", ({ target }) => {
+    if (target.id === "slider") sayPlace(target.value === target.max ? "now" : format.format(target.value * 60000));
+  });
+  page.addEventListener("change", ({ target }) => {
+    if (target.id !== "slider") return;
+    const own = ++turn;
+    setTimeout(() => own === turn && slide(target.form, own), 200);
+  });
+
   localise(document);
+  sayPlace();
   by("zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   document.addEventListener("visibilitychange", () => (document.hidden ? stop() : start()));
   addEventListener("pagehide", stop);

@@ -10,6 +10,7 @@ use crate::broker::FailedTask;
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::web::console::address::{LONGEST, PageName, ScreenAddress};
+use crate::web::console::arguments::ArgumentLine;
 use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
@@ -30,7 +31,7 @@ pub(super) struct FailedRow {
     tenant: Option<String>,
     is_dead_letter: bool,
     pub(super) error: String,
-    arguments: String,
+    arguments: ArgumentLine,
     /// How many of its attempts failed, as far as they are kept.
     attempts: usize,
     #[serde(serialize_with = "crate::core::json_time::iso")]
@@ -178,7 +179,7 @@ fn list(visit: &ConsoleVisit, rows: &FailedRows) -> Markup {
                     }
                     @if task.is_dead_letter { span class="why" { "dead letter" } }
                 }
-                td class="full" data-l="error" { (task.error) span class="why" { code { (task.arguments) } @if let Some(tenant) = &task.tenant { " · tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 60)) } } } }
+                td class="full" data-l="error" { (task.error) span class="why" { (task.arguments) @if let Some(tenant) = &task.tenant { " · tenant " a href=(visit.tenant(tenant)) { (words::line(tenant, 60)) } } } }
                 td data-l="queue" { a href=(visit.queue(&task.queue)) { (task.queue) } }
                 (parts::number("attempts", task.attempts as u64))
                 td class="n" data-l="failed" { (words::ago(task.failed_at, now)) @if let Some(until) = task.kept_until { span class="why" { "kept " (words::ago(until, now)) } } }

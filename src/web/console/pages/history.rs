@@ -8,6 +8,8 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
+use super::history_range::{BYS, HistoryRange, written};
+use super::history_slider;
 use crate::app::{ControlError, History, HistoryBy, HistoryCounts, HistoryMark, HistoryRow};
 use crate::core::Timestamp;
 use crate::core::history::KEPT_HOURS;
@@ -25,115 +27,8 @@ const FRESH: Duration = Duration::from_secs(10);
 const MOST_NAMES: usize = 11;
 /// The most marks in the list, and in a chart: the last ones.
 const MOST_MARKS: usize = 25;
-/// The steps that a chart has at most.
-const MOST_STEPS: u64 = 100;
-/// The lengths of a step, in minutes.
-const STEPS: [u64; 6] = [1, 5, 15, 30, 60, 120];
-const HOUR: Duration = Duration::from_secs(3_600);
 /// The ranges that have links, in hours.
 const RANGES: [(u64, &str); 4] = [(1, "1 h"), (6, "6 h"), (24, "24 h"), (168, "7 days")];
-/// What the rows tell apart: the word in the address, the noun, and the value.
-const BYS: [(&str, &str, HistoryBy); 3] = [
-    ("queue", "Queue", HistoryBy::Queue),
-    ("task", "Task", HistoryBy::Task),
-    ("tenant", "Tenant", HistoryBy::Tenant),
-];
-
-/// What of the history is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HistoryRange {
-    by: HistoryBy,
-    queue: Option<String>,
-    name: Option<String>,
-    hours: u64,
-    until: Timestamp,
-    /// Whether it ends now.
-    is_now: bool,
-}
-
-impl HistoryRange {
-    fn of(address: &ScreenAddress, now: Timestamp) -> Result<Self, ConsoleProblem> {
-        let text = |name: &str| address.get(name).map(str::trim).filter(|text| !text.is_empty());
-        let by = text("by").unwrap_or("queue");
-        let by = BYS.into_iter().find(|(word, ..)| *word == by).ok_or_else(|| {
-            let shown = words::line(by, 40);
-            ConsoleProblem::malformed(format!(
-                "The history is not told by `{shown}`: write queue, task or tenant."
-            ))
-        })?;
-        let hours: u64 = match text("hours").map(str::parse) {
-            None => 24,
-            Some(Ok(hours)) if (1..=KEPT_HOURS).contains(&hours) => hours,
-            Some(_) => {
-                let text = format!("`hours` is how long the range is: 1 to {KEPT_HOURS}.");
-                return Err(ConsoleProblem::malformed(text));
-            }
-        };
-        let until = text("until").map(read_time).transpose()?.filter(|until| *until < now);
-        Ok(Self {
-            by: by.2,
-            queue: text("queue").map(str::to_owned),
-            name: text("name").map(str::to_owned),
-            hours,
-            until: until.unwrap_or(now),
-            is_now: until.is_none(),
-        })
-    }
-
-    fn length(&self) -> Duration {
-        HOUR.saturating_mul(u32::try_from(self.hours).unwrap_or(u32::MAX))
-    }
-
-    /// The beginning of the range.
-    fn begin(&self) -> Timestamp {
-        self.until - self.length()
-    }
-
-    /// The length of a step, so that there are not too many.
-    fn step(&self) -> Duration {
-        let minutes = self.hours * 60;
-        let step = STEPS.into_iter().find(|step| minutes.div_ceil(*step) <= MOST_STEPS).unwrap_or(120);
-        Duration::from_secs(step * 60)
-    }
-
-    /// The beginning of the step that a time is in.
-    fn step_of(&self, at: Timestamp) -> Timestamp {
-        let step = u64::try_from(self.step().as_micros()).unwrap_or(u64::MAX).max(1);
-        Timestamp::from_micros(at.as_micros() - at.as_micros() % step)
-    }
-
-    /// The number of steps.
-    fn steps(&self) -> usize {
-        self.place(self.until) + 1
-    }
-
-    /// The number of the step that a time is in, from 0.
-    fn place(&self, at: Timestamp) -> usize {
-        let micros = at.since(self.step_of(self.begin())).as_micros() / self.step().as_micros().max(1);
-        usize::try_from(micros).unwrap_or(usize::MAX)
-    }
-
-    /// Where a time is in a chart, from 0 to 1.
-    fn share(&self, at: Timestamp) -> f64 {
-        at.since(self.begin()).as_secs_f64() / self.length().as_secs_f64()
-    }
-}
-
-/// A time as a form writes it, in UTC.
-fn read_time(text: &str) -> Result<Timestamp, ConsoleProblem> {
-    let time = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-        .into_iter()
-        .find_map(|form| chrono::NaiveDateTime::parse_from_str(text, form).ok());
-    time.map(|time| time.and_utc().into()).ok_or_else(|| {
-        let shown = words::line(text, 40);
-        ConsoleProblem::malformed(format!("`{shown}` is no time in UTC for `until`: write 2026-11-30T14:00."))
-    })
-}
-
-/// A time as a form has it.
-fn written(time: Timestamp) -> String {
-    time.to_string().chars().take("2026-11-30T14:00".len()).collect()
-}
 
 /// What happened to a queue, a task or a tenant.
 #[derive(Clone, Debug)]
@@ -227,7 +122,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }))
         } @else {
             (curves(&range, &rows, &marks))
-            (parts::card("by", &format!("By {word}"), &html! { "the same range; each line has a scale of its own" }, &table(visit, noun, &named)))
+            (parts::card("named", &format!("By {word}"), &html! { "the same range; each line has a scale of its own" }, &table(visit, noun, &named)))
         }
         (changes(visit, &marks))
     };
@@ -387,7 +282,7 @@ fn table(visit: &ConsoleVisit, noun: &str, named: &[NamedHistory]) -> Markup {
         }
     };
     parts::table(
-        "by",
+        "named",
         &columns,
         &rows,
         "Those with the most starts first; of each queue and hour twenty tasks and twenty tenants are told apart.",
@@ -420,6 +315,7 @@ fn form(visit: &ConsoleVisit, range: &HistoryRange, word: &str) -> Markup {
                     a class="chip add" href=(visit.href(&here.clone().without("until"))) { "now" }
                 }
             }
+            (history_slider::markup(visit, range, now()))
             form class="filters" action=(visit.href(&ScreenAddress::of(PageName::History))) {
                 div class="fields" {
                     (parts::field("by", "By", "", &parts::select("by", "by", Some(word), &bys)))
@@ -472,42 +368,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_348_800_000); // 2026-11-22T12:00Z
 
-    fn range(query: &str) -> Result<HistoryRange, String> {
-        let address = ScreenAddress::read(PageName::History, query).expect("an address");
-        HistoryRange::of(&address, NOW).map_err(|problem| problem.text().to_owned())
-    }
-
-    #[test]
-    fn a_range_is_read_from_its_address_and_has_few_steps() {
-        let day = range("").expect("a range");
-        assert_eq!((day.by, day.hours, day.until, day.is_now), (HistoryBy::Queue, 24, NOW, true));
-        assert_eq!((day.step(), day.steps()), (Duration::from_secs(15 * 60), 97));
-        for (hours, step) in [(1, 1), (6, 5), (24, 15), (50, 30), (100, 60), (168, 120)] {
-            let range = range(&format!("hours={hours}")).expect("a range");
-            assert_eq!(range.step(), Duration::from_secs(step * 60), "{hours}");
-            assert!(range.steps() <= 101 && range.place(range.begin()) == 0, "{hours}: {}", range.steps());
-        }
-        let past = range("hours=6&until=2026-11-21T18:30&by=tenant&name=acme").expect("a range");
-        assert_eq!(
-            (written(past.until).as_str(), written(past.begin()).as_str()),
-            ("2026-11-21T18:30", "2026-11-21T12:30")
-        );
-        assert!(!past.is_now && past.name.as_deref() == Some("acme"));
-        assert!(range("until=2030-01-01T00:00").expect("a range").is_now, "nobody knows the future");
-        for (query, text) in [
-            ("by=moon", "not told by `moon`"),
-            ("hours=0", "1 to 168"),
-            ("hours=999", "1 to 168"),
-            ("hours=many", "1 to 168"),
-            ("until=yesterday", "`yesterday` is no time"),
-        ] {
-            assert!(range(query).expect_err(query).contains(text), "{query}");
-        }
-    }
-
     #[test]
     fn names_are_by_starts_and_the_rest_is_summed_up() {
-        let range = range("hours=1").expect("a range");
+        let address = ScreenAddress::of(PageName::History).with("hours", "1");
+        let range = HistoryRange::of(&address, NOW).unwrap_or_else(|_| panic!("a range"));
         let row = |name: &str, started: u64| HistoryRow {
             at: NOW - Duration::from_secs(60),
             name: name.to_owned(),

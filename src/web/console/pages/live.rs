@@ -14,6 +14,8 @@ use crate::web::console::{charts, parts, words};
 
 /// The most queues that have charts of their own.
 const MOST: usize = 40;
+/// In the place of a line of which there is only one point, or none.
+const TOO_FEW: &str = "A chart needs three samples. They are taken while somebody looks, so stay for six seconds, or load the page again.";
 
 /// The page as data.
 #[derive(Serialize)]
@@ -24,6 +26,7 @@ struct LiveData {
     queues: BTreeMap<String, Numbers>,
 }
 
+/// The numbers of a queue, or of several together, in the order of their times.
 #[derive(Serialize)]
 struct Numbers {
     first_starts_per_second: Vec<f64>,
@@ -52,7 +55,6 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         .take(MOST)
         .map(|line| (line.status.name.clone(), samples.series_of(&line.status.name)))
         .collect();
-    let span = all.at.first().zip(all.at.last()).map(|(first, last)| last.since(*first));
     let sentence = match (all.starts_per_second.last(), all.ready.last()) {
         (Some(starts), Some(ready)) => format!(
             "{starts:.1} tasks start in a second, and {} ready.",
@@ -60,14 +62,10 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         ),
         _ => "The charts begin now.".to_owned(),
     };
-    let over =
-        span.map_or_else(|| "no sample yet".to_owned(), |span| format!("the last {}", words::span(span)));
-    let scope = html! { (over) " · a sample in about two seconds while a console is open · first starts, as counted by this program" };
+    let scope = html! { (over(&all)) " · a sample in about two seconds while a console is open · first starts, as counted by this program" };
     let main = html! {
         (parts::headline(&html! { (sentence) }, &scope, None))
-        @if all.at.len() < 2 {
-            (parts::note("", &html! { "A chart needs three samples. They are taken while somebody looks, so stay for six seconds, or load the page again." }))
-        }
+        @if all.at.len() < 2 { (parts::note("", &html! { (TOO_FEW) })) }
         div class="grid2" {
             (chart("starts", "Starts", "a second, all queues", &all.starts_per_second))
             (chart("ready", "Ready", "tasks that could start, all queues", &floats(&all.ready)))
@@ -84,18 +82,49 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 }
 
 #[allow(clippy::cast_precision_loss)] // of a number that is drawn
-fn floats(numbers: &[u64]) -> Vec<f64> {
+pub(super) fn floats(numbers: &[u64]) -> Vec<f64> {
     numbers.iter().map(|number| *number as f64).collect()
+}
+
+/// Over which time the numbers are.
+pub(super) fn over(series: &Series) -> String {
+    let ends = series.at.first().zip(series.at.last());
+    let span = ends.map(|(first, last)| last.since(*first));
+    span.map_or_else(|| "no sample yet".to_owned(), |span| format!("the last {}", words::span(span)))
 }
 
 /// A chart with the sentence that says the same.
 fn chart(id: &str, title: &str, what: &str, values: &[f64]) -> Markup {
+    let (top, spoken) = says(title, what, values);
+    charts::card(id, title, what, &[("line", values)], (top.as_str(), spoken.as_str()), &[])
+}
+
+/// What stands at the top of a chart, and the sentence that says what it shows.
+fn says(title: &str, what: &str, values: &[f64]) -> (String, String) {
     let now = values.last().copied().unwrap_or_default();
-    let spoken =
-        format!("{title}, {what}: {now:.1} now, {:.1} at most", values.iter().copied().fold(0.0, f64::max));
-    let lines = [("line", values)];
-    let top = format!("{:.1}", charts::highest(&lines));
-    charts::card(id, title, what, &lines, (top.as_str(), spoken.as_str()), &[])
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let spoken = format!("{title}, {what}: {now:.1} now, {most:.1} at most");
+    (format!("{:.1}", charts::highest(&[("line", values)])), spoken)
+}
+
+/// The card of one queue, which changes while somebody looks at its page.
+pub(super) fn card_of_queue(series: &Series) -> Markup {
+    let scope = html! { (over(series)) " · a sample in about two seconds while a console is open" };
+    let chart = |title: &str, what: &str, values: &[f64]| {
+        let (top, spoken) = says(title, what, values);
+        charts::chart(&[("line", values)], (top.as_str(), spoken.as_str()), &[])
+    };
+    let charts = html! {
+        div class="pad stack" {
+            @if series.at.len() < 2 {
+                p class="faint small" { (TOO_FEW) }
+            } @else {
+                div { (chart("Ready", "tasks that could start", &floats(&series.ready))) }
+                div { (chart("Starts", "a second", &series.starts_per_second)) }
+            }
+        }
+    };
+    parts::card("lately", "The last minutes", &scope, &charts)
 }
 
 fn table(visit: &ConsoleVisit, queues: &[(String, Series)]) -> Markup {

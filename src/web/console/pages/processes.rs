@@ -1,25 +1,17 @@
-//! What runs: in this process with its children, body by body, and which other programs share the broker.
-
-use std::time::Duration;
+//! What runs: in this process with its children, body by body, and in the other programs on the broker.
 
 use maud::{Markup, html};
 use serde::Serialize;
-use serde_json::Value;
 
+use super::fleet::{self, NodeRun, WorkerNode};
 use super::{PageBody, ROWS};
 use crate::actors::RunningTask;
-use crate::app::{ControlError, NodeReplies};
 use crate::task::clock::now;
 use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
-
-/// How long what the fleet says is shared: each question waits a second for its replies.
-const FLEET_FRESH: Duration = Duration::from_secs(10);
-/// The most programs of the fleet that are shown.
-const MOST_NODES: usize = 50;
 
 /// The page as data.
 #[derive(Serialize)]
@@ -34,33 +26,9 @@ struct ProcessesData<'a> {
     missing: &'a [String],
     /// The other programs on the broker, by their names.
     fleet: &'a [WorkerNode],
+    /// What runs in those: stuck bodies first, then the longest.
+    fleet_running: &'a [&'a NodeRun],
 }
-
-/// A program of the fleet, as it says of itself.
-#[derive(Clone, Debug, Serialize)]
-struct WorkerNode {
-    name: String,
-    pid: Option<u64>,
-    uptime_seconds: Option<u64>,
-    workers: Option<u64>,
-    /// What it is built on, such as `prefork` or `celeriac:io+cpu`.
-    pool: Option<String>,
-}
-
-impl WorkerNode {
-    fn of(name: &str, stats: &Value) -> Self {
-        let pool = |field: &str| stats.get("pool").and_then(|pool| pool.get(field));
-        Self {
-            name: words::line(name, 100),
-            pid: stats.get("pid").and_then(Value::as_u64),
-            uptime_seconds: stats.get("uptime").and_then(Value::as_u64),
-            workers: pool("max-concurrency").and_then(Value::as_u64),
-            pool: pool("implementation").and_then(Value::as_str).map(|name| words::line(name, 60)),
-        }
-    }
-}
-
-type SeenFleet = Result<NodeReplies, ControlError>;
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     let from: usize = match visit.address.get("after").map(str::parse) {
@@ -77,7 +45,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let next = (from + shown.len() < runs.len()).then(|| (from + shown.len()).to_string());
     let stuck = runs.iter().filter(|run| run.is_stuck).count();
     let node = console.celeriac.node();
-    let fleet = fleet(visit, node.is_some() && visit.viewer.sees_any()).await;
+    let (asked_at, fleet) = match &node {
+        Some(_) if visit.viewer.sees_any() => fleet::look(visit).await,
+        _ => (at, Ok(Vec::new())),
+    };
+    let nodes = fleet.as_deref().unwrap_or_default();
+    let (elsewhere, elsewhere_count) = fleet::runs_elsewhere(nodes, node.as_deref());
     let missing: Vec<String> =
         replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
     let sentence = match (runs.len(), stuck) {
@@ -100,9 +73,9 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             (parts::card("runs", "Runs", &html! { "stuck bodies first, then the longest" }, &table(visit, &shown)))
             @if next.is_some() || from > 0 { (parts::pager(visit, next.as_deref(), &format!("{} of {}", shown.len(), runs.len()))) }
         }
-        (parts::card("fleet", "Programs on the broker", &html! { "at most 10 s old · who is silent may be gone or busy" }, &fleet_markup(node.as_deref(), &fleet)))
+        (fleet::markup(node.as_deref(), asked_at, &fleet))
+        @if !elsewhere.is_empty() { (fleet::runs_markup(visit, asked_at, &elsewhere, elsewhere_count)) }
     };
-    let nodes = fleet.as_deref().unwrap_or_default();
     let data = ProcessesData {
         pid,
         node: node.clone(),
@@ -110,24 +83,9 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         count: runs.len(),
         missing: &missing,
         fleet: nodes,
+        fleet_running: &elsewhere,
     };
     Ok(PageBody::new("Processes", at, &data, main))
-}
-
-/// The programs on the broker; the error says why they cannot be asked.
-async fn fleet(visit: &ConsoleVisit, is_one: bool) -> Result<Vec<WorkerNode>, String> {
-    if !is_one {
-        return Ok(Vec::new());
-    }
-    let fleet = visit.console.celeriac.fleet();
-    let ask = async move { fleet.inspect("stats", Value::Null).await };
-    let Looked { seen, .. } = visit.console.shared.looks.look::<SeenFleet>("fleet", FLEET_FRESH, ask).await;
-    match &*seen {
-        Ok(replies) => {
-            Ok(replies.iter().take(MOST_NODES).map(|(name, stats)| WorkerNode::of(name, stats)).collect())
-        }
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 fn table(visit: &ConsoleVisit, runs: &[RunningTask]) -> Markup {
@@ -165,27 +123,4 @@ fn table(visit: &ConsoleVisit, runs: &[RunningTask]) -> Markup {
         }
     };
     parts::table("runs", &columns, &rows, "The process is this one, or a child of a process pool.")
-}
-
-fn fleet_markup(node: Option<&str>, fleet: &Result<Vec<WorkerNode>, String>) -> Markup {
-    let unknown = || html! { span class="faint" { "not said" } };
-    html! {
-        @match (node, fleet) {
-            (None, _) => { div class="pad" { p class="faint small" { "The broker is this program's alone, so there are no others." } } }
-            (_, Err(error)) => { div class="pad" { (parts::note("warn", &html! { (error) })) } }
-            (_, Ok(nodes)) => {
-                (parts::table("fleet", &[("Program", false), ("Process", true), ("Up for", true), ("Workers", true), ("Pool", false)], &html! {
-                    @for other in nodes {
-                        tr data-key=(other.name) {
-                            th scope="row" { span class="name" { (parts::mark(StatusMark::Fine, "answers")) (other.name) } @if Some(other.name.as_str()) == node { span class="why" { "this program" } } }
-                            td class="n" data-l="process" { @match other.pid { Some(pid) => (pid), None => (unknown()) } }
-                            td class="n" data-l="up for" { @match other.uptime_seconds { Some(seconds) => (words::span(Duration::from_secs(seconds))), None => (unknown()) } }
-                            td class="n" data-l="workers" { @match other.workers { Some(workers) => (words::count(workers)), None => (unknown()) } }
-                            td data-l="pool" { @match &other.pool { Some(pool) => (pool), None => (unknown()) } }
-                        }
-                    }
-                }, "As they say of themselves, by Celery's remote control."))
-            }
-        }
-    }
 }

@@ -6,11 +6,12 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::queues::pause_button;
-use super::{LIST_FRESH, PageBody};
+use super::{LIST_FRESH, PageBody, live};
 use crate::actors::PoolStatus;
 use crate::app::{HistoryBy, HistoryRow};
 use crate::catalogue::QueueRow;
 use crate::core::Timestamp;
+use crate::core::history::KeptPromise;
 use crate::core::report::{Diagnosis, Finding};
 use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
@@ -84,11 +85,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         return Err(NotAllowed::Denied(Permission::See, Some(row.name.clone())).into());
     }
     let query = TaskQuery { queue: Some(row.name.clone()), ..TaskQuery::of(&visit.address) };
-    let board = QueueBoard::of(visit).await?;
+    let board = QueueBoard::with_kept_promises(visit).await?;
     let (_, tasks) = task_rows::find(visit, &query, visit.address.get("after")).await?;
     let line = board.queues.iter().find(|line| line.status.name == row.name);
     let waits = waits(visit, row).await;
     let slots = shared_slots(visit, row).await;
+    let lately = visit.console.shared.samples.series_of(&row.name);
     let why = match line {
         Some(line) if line.condition.needs_a_person() => pressed_by(visit, &row.name).await,
         _ => None,
@@ -105,6 +107,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             div class="stack" {
                 @if let Some(why) = &why { (why_card(visit, why)) }
                 @if let Some(line) = line { (now_card(line, slots.as_ref())) }
+                @if line.is_some() { (live::card_of_queue(&lately)) }
                 (waits_card(row, &waits))
                 @if let Some(line) = line { (steering(visit, line)) }
                 (row_card(row))
@@ -175,6 +178,10 @@ fn now_card(line: &QueueLine, slots: Option<&SharedSlots>) -> Markup {
             },
         ),
         (
+            "Last 24 h",
+            html! { @match &line.kept { Some(kept) => (kept_in_words(kept)), None => span class="faint" { "no target, or no start" } } },
+        ),
+        (
             "Time to start",
             html! { "p50 " (waited(wait.p50)) " · p95 " (waited(wait.p95)) " · longest " (waited(wait.max)) },
         ),
@@ -232,8 +239,21 @@ fn now_card(line: &QueueLine, slots: Option<&SharedSlots>) -> Markup {
         };
         facts.push(("Shared slots", taken));
     }
-    let scope = html! { "now; counts since the program started" };
+    let scope = html! { "now; counts since the program started; of 24 h those of all processes, a minute old at most" };
     parts::card("now", "Now", &scope, &html! { div class="pad" { (parts::facts(&facts)) } })
+}
+
+/// How the promise was kept, and what is left of the late starts that there may be.
+fn kept_in_words(kept: &KeptPromise) -> String {
+    let least = words::count(kept.kept_at_least);
+    let kept_it =
+        if kept.is_exact() { least } else { format!("{least} to {}", words::count(kept.kept_at_most)) };
+    let percent = (kept.budget_left * 100.0).floor();
+    let left = if percent > 0.0 { format!("{percent:.0} %") } else { "nothing".to_owned() };
+    format!(
+        "{kept_it} of {} starts kept it · of the 1 in 100 that may be late, {left} is left",
+        words::count(kept.starts)
+    )
 }
 
 /// What presses the queue, what was ruled out and what helps, as a report says it. `None`: nothing does, or that was not found

@@ -3,11 +3,12 @@
 use maud::{Markup, html};
 use serde::Serialize;
 
-use super::PageBody;
+use super::{PageBody, live};
 use crate::core::report::{QueueCondition, predicate};
 use crate::web::console::board::{QueueBoard, QueueLine};
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
+use crate::web::console::samples::Series;
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
 
@@ -27,7 +28,8 @@ struct QueuesData<'a> {
 }
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
-    let board = QueueBoard::of(visit).await?;
+    let board = QueueBoard::with_kept_promises(visit).await?;
+    let lately = visit.console.shared.samples.series(|queue| visit.viewer.sees(queue));
     let from: usize = match visit.address.get("after").map(str::parse) {
         None => 0,
         Some(Ok(from)) => from,
@@ -58,7 +60,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             }))
         } @else {
             (needs(visit, &board))
-            (figures(&board))
+            (figures(&board, &lately))
             (parts::card("queues", "Queues", &html! { "what needs a person first, then by share of promise used" }, &html! {
                 (table(visit, shown))
                 @if next.is_some() || from > 0 {
@@ -145,18 +147,29 @@ fn why(queue: &QueueLine) -> Markup {
     html! { strong { (queue.figures.name) } " " (predicate(&queue.figures)) (reason) "." }
 }
 
-fn figures(board: &QueueBoard) -> Markup {
+fn figures(board: &QueueBoard, lately: &Series) -> Markup {
     let sum = |number: fn(&QueueLine) -> u64| -> u64 { board.queues.iter().map(number).sum() };
-    let figure = |name: &str, value: u64, under: &str| {
+    let figure_with = |name: &str, value: u64, under: &str, chart: Option<Markup>| {
         html! {
-            div { dt { (name) } dd { div class="big" { (words::count(value)) } div class="under" { (under) } } }
+            div { dt { (name) } dd { div class="big" { (words::count(value)) } div class="under" { (under) } @if let Some(chart) = chart { (chart) } } }
         }
+    };
+    let figure = |name: &str, value: u64, under: &str| figure_with(name, value, under, None);
+    let ready = (lately.at.len() > 1).then(|| {
+        let (over, values) = (live::over(lately), live::floats(&lately.ready));
+        let most = words::count(lately.ready.iter().copied().max().unwrap_or_default());
+        html! { svg class="spark" role="img" aria-label=(format!("ready in {over}: {most} at most")) { (parts::line(&values, 1.0)) } }
+    });
+    let ready_under = if ready.is_some() {
+        format!("could start · line: {}", live::over(lately))
+    } else {
+        "could start".to_owned()
     };
     html! {
         section class="card" aria-label="Figures of all queues" {
             dl class="figs" {
                 (figure("running now", sum(|queue| queue.status.running as u64), "in this program"))
-                (figure("ready now", sum(|queue| queue.status.ready), "could start"))
+                (figure_with("ready now", sum(|queue| queue.status.ready), ready_under.as_str(), ready))
                 (figure("scheduled", sum(|queue| queue.status.scheduled), "wait for their time"))
                 (figure("in lanes", sum(|queue| queue.status.in_line), "wait for their key"))
                 (figure("failed", sum(|queue| queue.status.failed), "since the program started"))
@@ -170,6 +183,7 @@ fn table(visit: &ConsoleVisit, queues: &[QueueLine]) -> Markup {
         ("Queue", false),
         ("Promise", true),
         ("Used now", false),
+        ("Kept, 24 h", true),
         ("p50", true),
         ("p95", true),
         ("Running", true),
@@ -182,7 +196,7 @@ fn table(visit: &ConsoleVisit, queues: &[QueueLine]) -> Markup {
         ("", true),
     ];
     let rows = html! { @for queue in queues { (row(visit, queue)) } };
-    let caption = "p50 and p95: how long tasks waited for their first start. Blocked: for how long nothing started while a task was ready.";
+    let caption = "Kept, 24 h: how many of the first starts kept the promise at least, in all processes that keep their results in one place, a minute old at most. p50 and p95: how long tasks waited for their first start. Blocked: for how long nothing started while a task was ready.";
     parts::table("queues", &columns, &rows, caption)
 }
 
@@ -201,6 +215,7 @@ fn row(visit: &ConsoleVisit, queue: &QueueLine) -> Markup {
             td class="used full" data-l="used now" {
                 @match queue.promise_used { Some(share) => (parts::used(share)), None => span class="faint" { "no target" } }
             }
+            td class="n off" data-l="kept, 24 h" { @match &queue.kept { Some(kept) => (format!("{:.1} %", (kept.share() * 1_000.0).floor() / 10.0)), None => "–" } }
             td class="n off" data-l="p50" { (waited(wait.p50)) }
             td class="n" data-l="p95" { (waited(wait.p95)) }
             td class="n" data-l="running" {

@@ -15,7 +15,7 @@ use crate::web::console::board::FRESH;
 use crate::web::console::parts::StatusMark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
-use crate::web::console::task_facts::{ShownAttempt, TaskPageFacts};
+use crate::web::console::task_facts::{ShownLogLine, TaskPageFacts};
 use crate::web::console::visit::{ConsoleVisit, TASK_ACTS};
 use crate::web::console::{arguments, parts, words};
 
@@ -48,6 +48,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
             div class="stack" {
                 @if let Some(why) = why.as_ref().filter(|why| why.state() == "waiting") { (reasons(why)) }
                 (way(&facts))
+                (running_log(&facts))
                 (attempts(&facts))
                 @if let Some(shown) = &facts.arguments { (arguments::markup(shown, &exact)) }
                 @if facts.result.is_some() { (result(&facts)) }
@@ -275,7 +276,7 @@ fn attempts(facts: &TaskPageFacts) -> Markup {
                         }
                     }
                     pre class="bad" { @if let Some(kind) = &attempt.error_type { (kind) ": " } (attempt.error) }
-                    (log(attempt))
+                    (log(&attempt.log, attempt.log_left_out))
                 }
             }
             @if facts.failed_attempts.is_empty() && !facts.errors.is_empty() {
@@ -290,20 +291,34 @@ fn attempts(facts: &TaskPageFacts) -> Markup {
     }
 }
 
-/// The last lines that the body of an attempt has logged.
-fn log(attempt: &ShownAttempt) -> Markup {
+/// What the run that goes on here has logged so far.
+fn running_log(facts: &TaskPageFacts) -> Markup {
+    html! {
+        @if let Some(lines) = &facts.log {
+            (parts::card("log", "What it logs", &html! { "the last lines of the run that goes on, now" }, &html! {
+                div class="pad" {
+                    @if lines.is_empty() { p class="faint small" { "Nothing so far." } }
+                    (log(lines, facts.log_left_out))
+                }
+            }))
+        }
+    }
+}
+
+/// The last lines that a body has logged.
+fn log(lines: &[ShownLogLine], left_out: u64) -> Markup {
     let level_class = |level: &str| match level {
         "ERROR" => "lv bad",
         "WARN" => "lv warn",
         _ => "lv",
     };
     html! {
-        @if !attempt.log.is_empty() {
+        @if !lines.is_empty() {
             ol class="log" aria-label="Its last log lines" {
-                @if attempt.log_left_out > 0 {
-                    li { span {} span class="lv" {} span class="faint" { (words::counted(attempt.log_left_out, "line", "lines")) " before these" } }
+                @if left_out > 0 {
+                    li { span {} span class="lv" {} span class="faint" { (words::counted(left_out, "line", "lines")) " before these" } }
                 }
-                @for line in &attempt.log {
+                @for line in lines {
                     li { (parts::time(line.at)) span class=(level_class(&line.level)) { (line.level) } span { (line.text) } }
                 }
             }
