@@ -8,7 +8,8 @@
 //!    for promises tighter than its own, nor of the room that one tenant leaves to others.
 //! 1. *Guarantees and shares*: queues below their guaranteed number of workers come first. Among the tenants that are left,
 //!    those come first that are owed: that have had no more than the mean of all that may start, by the measured time of their
-//!    runs and their weights. There always is one, so no slot idles for the sake of fairness.
+//!    runs and their weights. There always is one, so no slot idles for the sake of fairness. A tenant that always has work is
+//!    owed one run after the other, and each waits from when it is due by the tenant's share. So who asks for less goes first.
 //! 2. *Promise*: if a head has waited for half of its queue's target, the one goes first that has used the largest part of its
 //!    target; else the one whose target is over first. So while there is time urgent tasks are quick, and when there is none all
 //!    promises are equally late.

@@ -10,7 +10,7 @@ use super::cost::micros;
 use super::fault::Fault;
 use super::line::{Contest, Head, Item, Line, LineKey, LinePlace, Lines};
 use super::line_items::LineItems;
-use super::tenant::Owed;
+use super::tenant::{Owed, Spent};
 use super::{QueueTerms, Slots};
 use crate::core::Timestamp;
 use crate::core::counted_wait::WaitTimes;
@@ -98,6 +98,19 @@ impl PooledQueue {
         numbers.map(move |number| &self.contests[*number])
     }
 
+    /// What the tenants of its lines that contend have had on average.
+    pub(super) fn mean(&self) -> Spent {
+        let sums = self.occupied.iter().map(|number| self.contests[*number].sums());
+        let (weight, weighted) =
+            sums.fold((0, 0_u128), |(weight, weighted), of| (weight + of.0, weighted.saturating_add(of.1)));
+        weighted / weight.max(1)
+    }
+
+    /// Whether all its workers are busy, and more slots of the pool are for others.
+    pub(super) fn is_full_beside_others(&self, slots: usize) -> bool {
+        self.free == 0 && self.running < slots
+    }
+
     fn enter_contest(&mut self, place: &LinePlace) {
         let contest = &mut self.contests[place.blocks];
         if contest.is_empty()
@@ -167,7 +180,7 @@ impl Slots {
     /// Puts a task into its line.
     pub(super) fn line_up(&mut self, queue: usize, tenant: usize, key: LineKey, item: Item, now: Timestamp) {
         if self.tenants.accounts[tenant].waiting == 0 && !self.has(Fault::HoardsCredit) {
-            self.tenants.welcome(tenant);
+            self.tenants.welcome(tenant, self.level(queue));
         }
         self.tenants.accounts[tenant].waiting += 1;
         let of = &mut self.queues[queue];
@@ -181,6 +194,14 @@ impl Slots {
             self.enter(queue, tenant);
             self.settle(tenant, now);
         }
+    }
+
+    /// Where a tenant begins that comes to a queue without a debt: where all together have come to. If the workers of the
+    /// queue are all busy, its tenants cannot use their shares, and who comes begins among them.
+    fn level(&self, queue: usize) -> Spent {
+        let (floor, of) = (self.tenants.floor, &self.queues[queue]);
+        let is_behind = of.contending > 0 && of.is_full_beside_others(self.rules.slots);
+        if is_behind { floor.min(of.mean()) } else { floor }
     }
 
     /// Takes a task out of its line. What follows may be its new head.

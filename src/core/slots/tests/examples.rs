@@ -294,7 +294,7 @@ fn the_age_of_a_flood_does_not_count_while_its_tenant_is_not_owed() {
     }
 }
 
-/// What counts for the promise is one thing, for who starts and for who looks: since the tenant is owed again.
+/// What counts for the promise is one thing, for who starts and for who looks: since the tenant's next run is due by its share.
 #[test]
 fn the_waiting_of_a_tenant_over_its_share_does_not_count_while_others_wait() {
     let mut pool = pool(1, &[(HOUR, 10 * SECOND)]);
@@ -323,8 +323,16 @@ fn the_waiting_of_a_tenant_over_its_share_does_not_count_while_others_wait() {
         (101, at(6)),
         "both have had as much, and it waits for longer"
     );
-    assert_eq!(pool.counted_waits(0), counted(Some(at(20)), false), "the flood is owed again, since then");
+    assert_eq!(
+        pool.counted_waits(0),
+        counted(Some(at(40)), false),
+        "it is owed again: one run of it in 20 s"
+    );
     let last = next(&mut pool, Some(third.run), at(30));
-    assert_eq!((last.tag, last.counts_from), (1, at(20)));
+    assert_eq!(
+        (last.tag, last.counts_from),
+        (1, at(40)),
+        "nobody wants the slot, so it starts before it is due"
+    );
     assert_eq!(pool.counted_waits(7), CountedWaits::default(), "there is no such queue");
 }
