@@ -104,6 +104,10 @@ impl Slots {
         }
         self.charge_overruns(now);
         self.look_at_room(now);
+        if self.contending == 0 {
+            self.forgive();
+            return None;
+        }
         let mut open_to = self.promises.open_to(self.rules.slots, now);
         if self.has(Fault::ForgetsReserve) {
             open_to = self.promises.len();
@@ -113,6 +117,14 @@ impl Slots {
         let choice = self.choose_of(&able, open_to, now);
         self.able = able;
         choice
+    }
+
+    /// A slot is free and nothing contends for it. If no tenant leaves it to others either, nobody owes anything any more.
+    fn forgive(&mut self) {
+        let is_crowding = |tenant: &usize| self.tenants.accounts[*tenant].is_crowding;
+        if !self.large.iter().any(is_crowding) && !self.has(Fault::HoardsCredit) {
+            self.tenants.forgive();
+        }
     }
 
     /// The queues that may start something. If any is below its guarantee, only those that are.

@@ -5,7 +5,8 @@
 //! - A tenant that comes back after a time without work begins where all tenants together have come to by then (the floor),
 //!   or at what it has had, whichever is more: debt is kept, credit is not.
 //! - The floor rises as what tenants have had rises that always have work. So tenants in debt count as if they had work until
-//!   they have paid, and where nobody waits who has had less than the floor, it rises to the one who has had least.
+//!   they have paid, and where nobody waits who has had less than the floor, it rises to the one who has had least. Where
+//!   nobody waits at all, nobody is in debt.
 //! - Only tenants with work, or with a debt, are remembered, and of those without work a bounded number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -268,6 +269,14 @@ impl TenantAccounts {
         self.floor = self.floor.max(self.accounts[least].done);
     }
 
+    /// Nobody is in debt any more: the floor rises to the largest debt.
+    pub(super) fn forgive(&mut self) {
+        if let Some(&(most, _)) = self.idle.last() {
+            self.floor = self.floor.max(most);
+            self.forget();
+        }
+    }
+
     /// Puts a tenant on the shelf where its state belongs, and counts it where it is to be counted.
     pub(super) fn place(&mut self, number: usize, slots: usize, now: Timestamp) {
         self.note_busy(number, now);
@@ -478,6 +487,22 @@ mod tests {
         assert_eq!((book.find("4"), book.floor), (None, spent(30_000_000, ONE)));
         book.raise_floor(run);
         assert_eq!(book.floor, spent(30_000_000, ONE) + spent(10_000_000, 4 * ONE), "the four share alone");
+    }
+
+    #[test]
+    fn nobody_is_in_debt_when_it_is_forgiven() {
+        let mut book = TenantAccounts::default();
+        for name in 1..=50_u128 {
+            let number = book.number(&name.to_string());
+            book.accounts[number].done = 1_000 * name;
+            book.place(number, 4, Timestamp::ZERO);
+        }
+        book.forgive();
+        assert_eq!((book.all().count(), book.floor), (0, 50_000));
+        book.raise_floor(Duration::from_secs(10));
+        assert_eq!(book.floor, 50_000 + spent(10_000_000, 0), "nobody has a share of it");
+        book.forgive();
+        assert_eq!(book.all().count(), 0);
     }
 
     #[test]

@@ -248,6 +248,36 @@ fn a_run_gives_way_to_a_tenant_that_has_had_less() {
     assert!(!pool.gives_way(runs[1].1, at(62)), "both have one slot");
 }
 
+/// Who has had more than others who wait is in debt. Once nothing waits, nobody is.
+#[test]
+fn a_debt_lasts_while_others_wait_and_is_gone_when_nothing_does() {
+    let mut pool = pool(4, &[(HOUR, 10 * SECOND)]);
+    for tag in 10..13 {
+        arrive(&mut pool, 0, tag, "large", at(0));
+    }
+    let large = taken(&mut pool, 0, at(0));
+    for tag in 0..6 {
+        arrive(&mut pool, 0, tag, "small", at(1));
+    }
+    let first = taken(&mut pool, 0, at(1));
+    assert_eq!((large.len(), first[0].0, first.len()), (3, 0, 1));
+    pool.finish(first[0].1, true, at(11));
+    pool.report(0, 1, true, at(11));
+    let second = taken(&mut pool, 0, at(11));
+    for (_, run) in large.iter().chain(&second) {
+        pool.finish(*run, true, at(21));
+    }
+    pool.report(0, 4, true, at(21));
+    let last = taken(&mut pool, 0, at(21));
+    assert_eq!(last.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    let names = |pool: &Slots| pool.tenants().map(|tenant| tenant.name).collect::<Vec<_>>();
+    assert_eq!(names(&pool), ["large", "small"], "it has had 63 s, and is remembered for that");
+    pool.finish(last[0].1, true, at(31));
+    pool.report(0, 1, true, at(31));
+    pool.dispatch(at(31));
+    assert_eq!(names(&pool), ["small"], "a slot is free, and nothing waits for it");
+}
+
 /// What a run costs is not known when it starts. It is charged more while it goes on.
 #[test]
 fn who_was_thought_cheap_is_charged_while_the_run_goes_on() {
