@@ -71,7 +71,7 @@ impl Crowd {
         self.tasks.push(Task { queue, tenant, name, comes, takes: takes + scatter, started: None, run: 0 });
     }
 
-    /// Each of these tenants has so many tasks from now on, which have come in turns.
+    /// Each of these tenants has so many tasks from then on, which have come in turns.
     fn flood(&mut self, comes: u64, queue: usize, tenants: Range<usize>, each: usize, takes: u64) {
         for _ in 0..each {
             tenants.clone().for_each(|tenant| self.comes(comes, queue, tenant, takes));
@@ -225,9 +225,9 @@ fn a_flood_that_comes_late_keeps_no_other_one_from_its_share() {
     );
 }
 
-/// A queue has few workers, one tenant floods it, and another one floods the rest of the pool. Who comes to that queue now
-/// and then begins where its flood has come to, which cannot use its share, and has the next worker that is free or the one
-/// after that.
+/// A queue has few workers, one tenant floods it, and another one floods the rest of the pool. A third tenant that sends a task
+/// to this queue from time to time begins where the flood of the queue has come to, which cannot use its share. So it has the
+/// next worker that is free, or the one after that.
 #[test]
 fn a_flood_of_a_queue_with_few_workers_is_no_older_than_who_comes() {
     let (run, other) = (100 * MILLI, 2);
