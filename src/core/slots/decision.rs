@@ -258,7 +258,8 @@ impl Slots {
             return;
         }
         let spent = account.spent();
-        if spent > of.mean() && (spent > owed_up_to || of.is_full_beside_others(self.rules.slots)) {
+        let is_over = spent > owed_up_to || of.is_full_beside_others(self.rules.slots);
+        if is_over && of.is_above_mean(spent) {
             self.set_owed(tenant, Owed::No, now);
         }
     }

@@ -98,12 +98,22 @@ impl PooledQueue {
         numbers.map(move |number| &self.contests[*number])
     }
 
-    /// What the tenants of its lines that contend have had on average.
-    pub(super) fn mean(&self) -> Spent {
+    /// The weights of the tenants of its lines that contend, and what they have had, each times its weight.
+    fn sums(&self) -> (u128, u128) {
         let sums = self.occupied.iter().map(|number| self.contests[*number].sums());
-        let (weight, weighted) =
-            sums.fold((0, 0_u128), |(weight, weighted), of| (weight + of.0, weighted.saturating_add(of.1)));
+        sums.fold((0_u128, 0_u128), |(weight, weighted), of| (weight + of.0, weighted.saturating_add(of.1)))
+    }
+
+    /// What the tenants of its lines that contend have had on average.
+    fn mean(&self) -> Spent {
+        let (weight, weighted) = self.sums();
         weighted / weight.max(1)
+    }
+
+    /// Whether it is more than that.
+    pub(super) fn is_above_mean(&self, spent: Spent) -> bool {
+        let (weight, weighted) = self.sums();
+        spent.saturating_mul(weight) > weighted
     }
 
     /// Whether all its workers are busy, and more slots of the pool are for others.

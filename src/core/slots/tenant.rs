@@ -428,8 +428,8 @@ pub(super) fn allowance(slots: usize, pace: Spent) -> Spent {
 
 /// In what time the share of a tenant comes to a run of this cost, where all that share, itself included, have this weight.
 pub(super) fn turn(pace: Spent, weight: u128, slots: usize) -> Duration {
-    let micros = (pace.saturating_mul(weight) >> 20) / slots.max(1) as u128;
-    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    let micros = u64::try_from(pace.saturating_mul(weight) >> 20).unwrap_or(u64::MAX);
+    Duration::from_micros(micros / slots.max(1) as u64)
 }
 
 #[cfg(test)]
