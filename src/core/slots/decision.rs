@@ -15,16 +15,15 @@ use crate::core::Timestamp;
 pub(super) struct Choice {
     pub(super) queue: usize,
     pub(super) head: Head,
-    /// Who has had no more than this was owed.
-    pub(super) owed_up_to: Spent,
+    /// What all tenants have had on average that could start something.
+    pub(super) mean: Spent,
 }
 
 /// By what it is found out who is owed.
 #[derive(Clone, Copy, Debug)]
 struct Measure {
-    /// Who has had no more than this is owed: the mean of all that may start something now, or where all tenants together
-    /// have come to, if that is more. Who comes begins there.
-    owed_up_to: Spent,
+    /// What all have had on average that may start something now.
+    mean: Spent,
     /// What the one has had that has had least.
     least: Spent,
     /// What a run of that one mostly costs.
@@ -49,7 +48,7 @@ impl SlotCandidate {
     fn new(number: usize, queue: &PooledQueue, head: Head, now: Timestamp) -> Self {
         let waited = now.as_micros().saturating_sub(head.since.as_micros());
         Self {
-            choice: Choice { queue: number, head, owed_up_to: 0 },
+            choice: Choice { queue: number, head, mean: 0 },
             target: queue.target,
             waited,
             is_strained: waited >= queue.strained_after,
@@ -146,20 +145,21 @@ impl Slots {
         if field.lines == self.tenants.contenders.lines() {
             self.tenants.lift_floor(who);
         }
-        let owed_up_to = field.mean().max(self.tenants.floor);
+        let mean = field.mean();
         let pace_of_least = self.tenants.accounts[who].pace;
-        let measure = Measure { owed_up_to, least, pace_of_least, weight: field.weight };
+        let measure = Measure { mean, least, pace_of_least, weight: field.weight };
         self.note_owed(&measure, now);
         loop {
             let best = self.best(able, open_to, now)?;
             let tenant = best.head.tenant;
+            let account = &self.tenants.accounts[tenant];
             // The one that has had least passes both questions, so this ends.
-            if self.tenants.accounts[tenant].spent() > owed_up_to {
+            if account.spent() > mean && !account.is_new {
                 self.set_owed(tenant, Owed::No, now);
             } else if !self.is_within_reach(tenant, &measure) {
                 self.set_owed(tenant, Owed::Ahead, now);
             } else {
-                return Some(Choice { owed_up_to, ..best });
+                return Some(Choice { mean, ..best });
             }
         }
     }
@@ -210,14 +210,14 @@ impl Slots {
             && key <= measure.least
         {
             let account = &mut self.tenants.accounts[tenant];
-            let is_owed = account.spent() <= measure.owed_up_to;
+            let is_owed = account.spent() <= measure.mean;
             if is_owed {
                 account.owed_since = now;
             }
             self.set_owed(tenant, if is_owed { Owed::Yes } else { Owed::No }, now);
         }
         while let Some((spent, tenant)) = self.tenants.first_unowed()
-            && spent <= measure.owed_up_to
+            && spent <= measure.mean
         {
             if !self.is_within_reach(tenant, measure) {
                 self.set_owed(tenant, Owed::Ahead, now);
@@ -246,17 +246,17 @@ impl Slots {
         self.settle(tenant, now);
     }
 
-    /// A tenant has started a run in this queue, where it was owed up to so much. If it has had more than that by now, and
-    /// than the others there, its turn is over: what waits of it does not count until it is owed again, and until then nobody
-    /// may look at it. In a queue whose workers are all busy, tenants are behind those of other queues all the time, and take
-    /// turns among themselves.
-    pub(super) fn end_turn(&mut self, queue: usize, tenant: usize, owed_up_to: Spent, now: Timestamp) {
+    /// A tenant has started a run in this queue, when all that could start something had so much on average. If it has had
+    /// more than that by now, and than the others in the queue, its turn is over: what waits of it does not count until it is
+    /// owed again, and until then nobody may look at it. In a queue whose workers are all busy, tenants are behind those of
+    /// other queues all the time, and take turns among themselves.
+    pub(super) fn end_turn(&mut self, queue: usize, tenant: usize, mean: Spent, now: Timestamp) {
         let of = &self.queues[queue];
         if of.contending < 2 || !of.is_contending(tenant) || self.has(Fault::ForgetsTurns) {
             return;
         }
         let spent = self.tenants.accounts[tenant].spent();
-        let is_over = spent > owed_up_to || of.is_full_beside_others(self.rules.slots);
+        let is_over = spent > mean || of.is_full_beside_others(self.rules.slots);
         if is_over && self.is_above_mean(queue, spent) {
             self.set_owed(tenant, Owed::No, now);
         }

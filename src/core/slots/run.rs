@@ -56,6 +56,7 @@ impl Slots {
             account.pace = account.cost(expected).max(1); // others may have shown by now what its task takes
         }
         account.held += charge;
+        account.is_new = false;
         account.running += 1;
         of.free -= 1;
         of.running += 1;
@@ -81,7 +82,7 @@ impl Slots {
         self.enter(queue, tenant);
         self.tenants.recount(tenant);
         self.note_large(tenant);
-        self.end_turn(queue, tenant, choice.owed_up_to, now);
+        self.end_turn(queue, tenant, choice.mean, now);
         self.settle(tenant, now);
         Some(run)
     }

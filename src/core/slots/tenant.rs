@@ -129,6 +129,8 @@ pub(super) struct TenantAccount {
     pub(super) owed: Owed,
     /// Since when its next run is due by its share, which may be soon. What it waited before counts for nobody.
     pub(super) owed_since: Timestamp,
+    /// It has come without a debt and without a run, and has not started anything. So it is owed, whatever others have had.
+    pub(super) is_new: bool,
     pub(super) shelf: Shelf,
     /// What a run of it mostly costs.
     pub(super) pace: Spent,
@@ -279,7 +281,8 @@ impl TenantAccounts {
     pub(super) fn welcome(&mut self, number: usize, level: Spent) {
         let account = &mut self.accounts[number];
         if account.done <= self.floor {
-            account.done = if account.running > 0 { account.done.max(level) } else { level };
+            account.is_new = account.running == 0;
+            account.done = if account.is_new { level } else { account.done.max(level) };
             (account.owed, account.owed_since) = (Owed::Yes, Timestamp::ZERO);
         }
     }
