@@ -22,8 +22,8 @@
 //! - A grant costs O(log n) on average, and a little for each queue in which tasks wait for a slot: no call searches
 //!   all queues, tenants or tasks unless it says so, names are looked up once, when a task comes, and nothing is
 //!   allocated where the numbers of queues, tenants and runs stay as they were. To charge a tenant costs the same
-//!   however many lines it has, unless something that waits may not start, and but for one addition for each line where
-//!   many tenants wait in several queues each. The memory does not grow with the number of tenants that ever came.
+//!   however many lines it has, unless something that waits may not start; where many tenants wait in several queues
+//!   each, it costs one addition for each line. The memory does not grow with the number of tenants that ever came.
 //!
 //! Where the parts come from: shares by start-time fair queueing (Goyal 1997), with the cost corrected at the end as in
 //! Kubernetes' priority and fairness; who is owed, by the mean, as in Linux' EEVDF; the part of the promise that is used, as in
