@@ -6,15 +6,17 @@ use celeriac::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
 use celeriac::{serial_task, task};
 
 use super::SLOTS;
-use super::support::figures::{Table, flood_goal, time};
+use super::support::figures::{Latency, Table, flood_goal, time};
 use super::support::sized;
 use super::support::store::Running;
 use super::waits::{self, on_behalf, send, timed};
 
 /// How long a task of the flood runs, and one of the others.
 const RUN: Duration = Duration::from_millis(20);
-/// The number of keys over which a flooder spreads, and of tenants that flood.
+/// The number of keys over which a flooder spreads, and of tenants.
 const MANY: usize = 1_000;
+/// Those that come beside a thousand tenants that flood, each with less than its share.
+const FEW: usize = 4;
 /// So many tasks of a flood are enqueued together.
 const BATCH: usize = 1_000;
 /// Who has not started so long after the last one was sent is not waited for.
@@ -71,8 +73,13 @@ fn other(_: usize) -> Option<String> {
     Some("other".to_owned())
 }
 
-fn one_of_five(number: usize) -> Option<String> {
-    Some(format!("other {}", number % 5))
+fn one_of_few(number: usize) -> Option<String> {
+    Some(format!("other {}", number % FEW))
+}
+
+/// All of a thousand tenants but the one that floods.
+fn one_of_the_rest(number: usize) -> Option<String> {
+    Some(format!("other {}", number % (MANY - 1)))
 }
 
 /// How the slots of the queue are given away.
@@ -97,6 +104,8 @@ struct Load {
     run: fn(usize) -> Duration,
     /// How long one runs on average.
     length: Duration,
+    /// How long the flood goes on before the first one of the others comes.
+    ahead: Duration,
     others: usize,
     pause: Duration,
     target: Duration,
@@ -133,7 +142,7 @@ async fn fill(case: &Case, run: fn(usize) -> Duration) {
     }
 }
 
-/// How long the tasks of the others wait beside the flood, and how many of them have not started in the end.
+/// How long the tasks of the others wait beside the flood: a row of the table, and the 95th percentile.
 async fn beside(case: &Case, load: &Load) -> (Vec<String>, Duration) {
     waits::forget();
     let prefetch = case.tasks + load.others;
@@ -146,7 +155,7 @@ async fn beside(case: &Case, load: &Load) -> (Vec<String>, Duration) {
     running.celeriac.pause("work").await.expect("it pauses");
     fill(case, load.run).await;
     running.celeriac.resume("work").await.expect("it resumes");
-    tokio::time::sleep(RUN).await;
+    tokio::time::sleep(load.ahead).await;
     for number in 0..load.others {
         waits::asked(number);
         let call = on_behalf(timed::s(number, RUN.as_micros() as u64), (case.other)(number));
@@ -163,8 +172,8 @@ async fn beside(case: &Case, load: &Load) -> (Vec<String>, Duration) {
     )
 }
 
-/// Measures the cases, the first of which is without a flood.
-async fn compare(cases: &[Case], load: &Load, title: &str) {
+/// Measures the cases and prints them. Answers with the 95th percentile of each.
+async fn measure(cases: &[Case], load: &Load, title: &str) -> Vec<Duration> {
     let mut table = Table::new(&["a task of the others waits", "p50", "p95", "p99", "max", "not started"]);
     let mut tails = Vec::new();
     for case in cases {
@@ -173,6 +182,12 @@ async fn compare(cases: &[Case], load: &Load, title: &str) {
         tails.push(tail);
     }
     table.print(title);
+    tails
+}
+
+/// Measures the cases, the first of which is without a flood, and compares the others with it.
+async fn compare(cases: &[Case], load: &Load, title: &str) {
+    let tails = measure(cases, load, title).await;
     let Some((alone, beside)) = tails.split_first() else { return };
     println!();
     if load.others < LEAST_OF_TAIL {
@@ -214,35 +229,83 @@ fn four(tasks: usize, flooder: TenantOf, other: TenantOf) -> [Case; 4] {
 /// A tenant floods, and another one sends a task now and then.
 pub async fn one_tenant() {
     let tasks = sized(20_000, 2_000);
-    let load = Load {
-        run: short,
-        length: RUN,
-        others: sized(60, 6),
-        pause: Duration::from_millis(100),
-        target: Duration::from_secs(30),
-    };
+    let load = ten_a_second(sized(60, 6));
     let title =
         format!("`flood`: {tasks} tasks of {} of one tenant are there before, on {SLOTS} slots", time(RUN));
     compare(&four(tasks, payer, other), &load, &title).await;
 }
 
-/// A thousand tenants flood with a few tasks each, and others send less than their shares.
-pub async fn a_thousand_tenants() {
-    let tasks = sized(20_000, 2_000);
-    // A share is a thousandth of the slots: each of the five sends 20 ms of work a second.
-    let load = Load {
+/// So many tasks come beside a flood of short ones, ten in a second.
+fn ten_a_second(others: usize) -> Load {
+    Load {
         run: short,
         length: RUN,
-        others: sized(36, 6),
-        pause: Duration::from_millis(200),
+        ahead: RUN,
+        others,
+        pause: Duration::from_millis(100),
         target: Duration::from_secs(30),
-    };
+    }
+}
+
+/// A thousand tenants, of which one floods; then all of them flood, beside others that send less than their shares, and beside
+/// one that sends more.
+pub async fn a_thousand_tenants() {
+    let tasks = sized(20_000, 2_000);
+    let rest = ten_a_second(sized(30, 6));
     let title = format!(
-        "`tenants`: {MANY} tenants have {} tasks of {} each, on {SLOTS} slots; five others send one a second each",
-        tasks / MANY,
+        "`tenants`: one of {MANY} tenants has {tasks} tasks of {}, on {SLOTS} slots; the others send one each, ten a second",
         time(RUN)
     );
-    compare(&four(tasks, one_of_many, one_of_five), &load, &title).await;
+    compare(&four(tasks, payer, one_of_the_rest), &rest, &title).await;
+
+    // By its share a tenant has one run in this time. The first tasks of all come together and go in turns, so nobody is measured
+    // before the second turn is over.
+    let turn = RUN * MANY as u32 / SLOTS as u32;
+    let tasks = MANY * sized(16, 3);
+    let few = Load {
+        ahead: 2 * turn,
+        others: sized(40, 4),
+        pause: Duration::from_millis(500) / FEW as u32,
+        ..rest
+    };
+    let all = format!("{MANY} tenants have {} tasks of {} each, on {SLOTS} slots", tasks / MANY, time(RUN));
+    let title = format!(
+        "`tenants`: {all}; by its share a tenant has one run in {}, and each of {FEW} others sends one in {}",
+        time(turn),
+        time(few.pause * FEW as u32)
+    );
+    compare(&four(tasks, one_of_many, one_of_few), &few, &title).await;
+
+    let more = Load { others: sized(40, 6), pause: Duration::from_millis(100), ..few };
+    let title = format!(
+        "`tenants`: {all}; another one sends one in {}, which is more than its share",
+        time(more.pause)
+    );
+    let [_, _, shared, pool] = four(tasks, one_of_many, other);
+    let tails = measure(&[shared, pool], &more, &title).await;
+    println!();
+    let by_share = by_share(&more, turn, RUN * tasks as u32 / SLOTS as u32).quantile(0.95);
+    for (case, tail) in [shared, pool].iter().zip(tails) {
+        println!(
+            "p95 {}: {}; no goal, because by its share of one run in {} it has {} at least",
+            case.name,
+            time(tail),
+            time(turn),
+            time(by_share)
+        );
+    }
+}
+
+/// How long the tasks of a tenant wait that starts one in each turn, until all others are through.
+fn by_share(load: &Load, turn: Duration, flood: Duration) -> Latency {
+    let (mut waits, mut next) = (Latency::new(), load.ahead);
+    for number in 0..load.others {
+        let came = load.ahead + load.pause * number as u32;
+        let start = next.max(came).min(flood.max(came));
+        next = start + turn;
+        waits.record((start - came).as_nanos() as u64);
+    }
+    waits
 }
 
 /// A flood of tasks of 40 seconds, at a twentieth of their time.
@@ -251,6 +314,7 @@ pub async fn long_tasks() {
     let load = Load {
         run: long,
         length: mean_of_long(),
+        ahead: RUN,
         others: sized(20, 6),
         pause: Duration::from_millis(500) / sized(1, 10),
         target: Duration::from_secs(30) / FASTER,
@@ -266,13 +330,7 @@ pub async fn long_tasks() {
 /// The flooder spreads over many keys.
 pub async fn many_keys() {
     let tasks = sized(20_000, 2_000);
-    let load = Load {
-        run: short,
-        length: RUN,
-        others: sized(60, 6),
-        pause: Duration::from_millis(100),
-        target: Duration::from_secs(30),
-    };
+    let load = ten_a_second(sized(60, 6));
     let alone = without_flood(other);
     let payer = Case {
         name: "one tenant, no keys",

@@ -1,8 +1,9 @@
 //! Who waits for whom: `cargo bench --bench fairness [-- [--quick] [CASE…]]`. Each case has a reference in the same run.
 //!
 //! - `flood`: one tenant floods a queue of 50 slots, and another one sends a task now and then;
-//! - `tenants`: the same with a thousand tenants that flood;
-//! - `long`: the same with tasks of 40 seconds, at a twentieth of their time;
+//! - `tenants`: a thousand tenants, of which one floods; and all of them, beside some that ask for less than their shares and one
+//!   that asks for more;
+//! - `long`: the flood of one tenant with tasks of 40 seconds, at a twentieth of their time;
 //! - `keys`: the flooder spreads over serial keys and over keys with a rate;
 //! - `queues`: twelve queues with the promises and the load of CommCare HQ's, at 1/200 of their time: workers of their own, one
 //!   line, a pool;

@@ -8,21 +8,28 @@
 //! - A tenant with lines has one key in the heap, which is no more than what it is counted by. What a tenant has had mostly
 //!   rises, so its key mostly stays where it is, until it is the first one.
 //! - A tenant that contests know an old figure of is among the untold, and is so once.
+//! - The sums of each queue have each of their tenants by what it is [summed](TenantAccount::summed) by. That is what it is
+//!   counted by, unless the tenant is one of the few that were counted lately. So one change costs the same however many
+//!   lines the tenant has, and many of them cost one addition for each line.
 
 use super::lazy_heap::LazyHeap;
 use super::tenant::{Spent, TenantAccount, TenantAccounts};
 
 /// The number of untold tenants below which it is no burden that some were forgotten.
 const SLACK: usize = 32;
+/// The most tenants of which the sums of queues have old figures.
+const MOST_RECENT: usize = 16;
 
 /// Lines that may start something, taken together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Field {
+    /// The number of the lines.
+    pub(super) lines: usize,
     pub(super) weight: u128,
     /// What their tenants have had, each times its weight.
     pub(super) weighted: u128,
-    /// What the tenant has had that has had least. `None`: there are no lines.
-    pub(super) least: Option<Spent>,
+    /// What the tenant has had that has had least, and who it is. `None`: there are no lines.
+    pub(super) least: Option<(Spent, usize)>,
 }
 
 impl Field {
@@ -30,11 +37,19 @@ impl Field {
     pub(super) fn mean(&self) -> Spent {
         self.weighted / self.weight.max(1)
     }
+
+    /// So many of these lines, all of which are of one tenant.
+    pub(super) fn of_one(self, lines: usize) -> Self {
+        let part = |sum: u128| sum / self.lines.max(1) as u128 * lines as u128;
+        let least = self.least.filter(|_| lines > 0);
+        Self { lines, weight: part(self.weight), weighted: part(self.weighted), least }
+    }
 }
 
 /// All lines that contend.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contenders {
+    lines: usize,
     /// The number of tenants that have any.
     tenants: usize,
     weight: u128,
@@ -43,9 +58,18 @@ pub(super) struct Contenders {
     by_spent: LazyHeap<(Spent, usize)>,
     /// The tenants that contests are to be told of before somebody asks them what tenants have had.
     untold: Vec<usize>,
+    /// The weights of the lines of each queue, and what their tenants have had, each times its weight.
+    by_queue: Vec<(u128, u128)>,
+    /// The tenants of which these have old figures. Some may be new.
+    recent: Vec<usize>,
 }
 
 impl Contenders {
+    /// The number of lines that contend.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
+
     /// The number of tenants that have lines which contend.
     pub(super) fn tenants(&self) -> usize {
         self.tenants
@@ -71,10 +95,19 @@ impl TenantAccounts {
         self.recount(number);
         let (all, account) = (&mut self.contenders, &mut self.accounts[number]);
         account.lines.push(queue);
-        all.tenants += usize::from(account.lines.len() == 1);
+        if account.lines.len() == 1 {
+            all.tenants += 1;
+            account.summed = account.counted; // no queue has it in its sums
+        }
         let weight = u128::from(account.weight);
+        all.lines += 1;
         all.weight += weight;
         all.weighted = all.weighted.saturating_add(account.counted.saturating_mul(weight));
+        if all.by_queue.len() <= queue {
+            all.by_queue.resize(queue + 1, (0, 0));
+        }
+        let of = &mut all.by_queue[queue];
+        *of = (of.0 + weight, of.1.saturating_add(account.summed.saturating_mul(weight)));
         self.note_key(number);
         self.note_untold(number);
     }
@@ -86,8 +119,11 @@ impl TenantAccounts {
         account.lines.swap_remove(at);
         all.tenants -= usize::from(account.lines.is_empty());
         let weight = u128::from(account.weight);
+        all.lines -= 1;
         all.weight -= weight;
         all.weighted = all.weighted.saturating_sub(account.counted.saturating_mul(weight));
+        let of = &mut all.by_queue[queue];
+        *of = (of.0 - weight, of.1.saturating_sub(account.summed.saturating_mul(weight)));
     }
 
     /// Counts a tenant by what it has had by now. Whoever changes that calls this.
@@ -99,15 +135,13 @@ impl TenantAccounts {
             return;
         }
         let weight = u128::from(account.weight) * account.lines.len() as u128;
-        let change = spent.abs_diff(before).saturating_mul(weight);
         let weighted = &mut self.contenders.weighted;
-        if spent > before {
-            *weighted = weighted.saturating_add(change);
-        } else {
-            *weighted = weighted.saturating_sub(change);
+        *weighted = changed(*weighted, before, spent, weight);
+        if spent < before {
             self.note_key(number);
         }
         self.note_untold(number);
+        self.note_recent(number);
     }
 
     /// All lines that contend, taken together.
@@ -121,7 +155,27 @@ impl TenantAccounts {
             account.key = Some(account.counted);
             Some((account.counted, *number))
         });
-        Field { weight: all.weight, weighted: all.weighted, least: least.map(|(spent, _)| spent) }
+        Field { lines: all.lines, weight: all.weight, weighted: all.weighted, least }
+    }
+
+    /// The weights of the lines of a queue, and what their tenants have had, each times its weight. So many lines of it
+    /// contend, and `has_line` says whether that of a tenant does.
+    pub(super) fn sums_of(
+        &self,
+        queue: usize,
+        lines: usize,
+        has_line: impl Fn(usize) -> bool,
+    ) -> (u128, u128) {
+        let all = &self.contenders;
+        if lines == all.lines {
+            return (all.weight, all.weighted);
+        }
+        let (weight, weighted) = all.by_queue.get(queue).copied().unwrap_or_default();
+        let recent = all.recent.iter().filter(|number| has_line(**number));
+        let weighted = recent.map(|number| &self.accounts[*number]).fold(weighted, |weighted, account| {
+            changed(weighted, account.summed, account.counted, u128::from(account.weight))
+        });
+        (weight, weighted)
     }
 
     /// A tenant whose contests are to be told what it has had. Whoever asks tells them.
@@ -149,6 +203,30 @@ impl TenantAccounts {
         });
     }
 
+    /// Sees to it that the sums of queues count a tenant by what it is counted by, or that it is among the recent ones.
+    fn note_recent(&mut self, number: usize) {
+        if self.contenders.recent.contains(&number) {
+            return;
+        }
+        if self.contenders.recent.len() == MOST_RECENT {
+            self.sum_up();
+        }
+        self.contenders.recent.push(number);
+    }
+
+    /// Brings the sums of all queues up to date.
+    fn sum_up(&mut self) {
+        let (all, accounts) = (&mut self.contenders, &mut self.accounts);
+        for number in all.recent.drain(..) {
+            let account = &mut accounts[number];
+            let before = std::mem::replace(&mut account.summed, account.counted);
+            for queue in &account.lines {
+                let (_, weighted) = &mut all.by_queue[*queue];
+                *weighted = changed(*weighted, before, account.counted, u128::from(account.weight));
+            }
+        }
+    }
+
     fn note_untold(&mut self, number: usize) {
         if std::mem::replace(&mut self.accounts[number].is_untold, true) {
             return;
@@ -162,6 +240,12 @@ impl TenantAccounts {
             untold.retain(|number| accounts.get(*number).is_some_and(|account| account.is_untold));
         }
     }
+}
+
+/// A sum in which something of this weight was `before` and is `after` now.
+fn changed(sum: u128, before: Spent, after: Spent, weight: u128) -> u128 {
+    let change = after.abs_diff(before).saturating_mul(weight);
+    if after > before { sum.saturating_add(change) } else { sum.saturating_sub(change) }
 }
 
 #[cfg(test)]
@@ -183,23 +267,55 @@ mod tests {
         assert_eq!((book.all_contenders(), book.all_contenders().mean()), (Field::default(), 0));
         let many = contend(&mut book, "many", 100, 3);
         let one = contend(&mut book, "one", 20, 1);
-        let sums = |weighted, least| Field { weight: 4_000, weighted, least: Some(least) };
-        assert_eq!((book.all_contenders(), book.contenders.tenants()), (sums(320_000, 20), 2));
+        let sums = |weighted, least| Field { lines: 4, weight: 4_000, weighted, least: Some(least) };
+        assert_eq!((book.all_contenders(), book.contenders.tenants()), (sums(320_000, (20, one)), 2));
         assert_eq!(book.all_contenders().mean(), 80);
         book.accounts[one].held = 130;
         book.recount(one);
-        assert_eq!(book.all_contenders(), sums(450_000, 100), "its key has risen");
+        assert_eq!(book.all_contenders(), sums(450_000, (100, many)), "its key has risen");
         book.accounts[one].held = 0;
         book.recount(one);
-        assert_eq!(book.all_contenders(), sums(320_000, 20), "and falls");
+        assert_eq!(book.all_contenders(), sums(320_000, (20, one)), "and falls");
         book.line_leaves(one, 0);
         book.line_leaves(one, 0);
         assert_eq!((book.all_contenders().mean(), book.contenders.tenants()), (100, 1));
         book.line_leaves(many, 1);
-        assert_eq!(book.all_contenders(), Field { weight: 2_000, weighted: 200_000, least: Some(100) });
+        let left = Field { lines: 2, weight: 2_000, weighted: 200_000, least: Some((100, many)) };
+        assert_eq!((book.all_contenders(), book.contenders.lines()), (left, 2));
+        assert_eq!(left.of_one(1), Field { lines: 1, weight: 1_000, weighted: 100_000, ..left });
+        assert_eq!(left.of_one(0), Field::default(), "none of its lines may start anything");
         let mut untold: Vec<usize> = std::iter::from_fn(|| book.next_untold()).collect();
         untold.sort_unstable();
         assert_eq!((untold, book.next_untold()), (vec![many, one], None), "each of them once");
+    }
+
+    /// Many tenants have lines in three queues each. What they have had changes, and so do the sums of the queues.
+    #[test]
+    fn the_sums_of_a_queue_are_up_to_date() {
+        let mut book = TenantAccounts::default();
+        let tenants: Vec<usize> =
+            (0..40).map(|name| contend(&mut book, &name.to_string(), 100 + name, 3)).collect();
+        for change in 0..500_usize {
+            let number = tenants[change * 7 % 40];
+            book.accounts[number].held = if change % 5 == 0 { 0 } else { change as u128 };
+            book.recount(number);
+            if change % 11 == 0 {
+                book.line_leaves(number, change % 3);
+            }
+            if change % 11 == 6 && !book.accounts[number].lines.contains(&(change % 3)) {
+                book.line_enters(number, change % 3);
+            }
+            assert!(book.contenders.recent.len() <= MOST_RECENT);
+            for queue in 0..3 {
+                let has_line = |number: usize| book.accounts[number].lines.contains(&queue);
+                let with_lines: Vec<usize> =
+                    tenants.iter().copied().filter(|number| has_line(*number)).collect();
+                let spent = with_lines.iter().map(|number| 1_000 * book.accounts[*number].spent());
+                let found = (1_000 * with_lines.len() as u128, spent.sum::<u128>());
+                assert_eq!(book.sums_of(queue, with_lines.len(), has_line), found, "after {change} changes");
+            }
+        }
+        assert_eq!(book.sums_of(7, 0, |_| false), (0, 0), "there is no such queue");
     }
 
     /// Nobody asks the contests, and a hundred thousand tenants come and go.
@@ -218,7 +334,8 @@ mod tests {
             assert!(book.contenders.untold.len() <= 2 * book.accounts.len() + SLACK);
         }
         assert_eq!((book.accounts.len(), book.contenders.tenants()), (2, 1));
-        assert_eq!(book.all_contenders(), Field { weight: 1_000, weighted: 7_000, least: Some(7) });
+        let left = Field { lines: 1, weight: 1_000, weighted: 7_000, least: Some((7, stays)) };
+        assert_eq!((book.all_contenders(), book.contenders.recent.len()), (left, 0));
         assert_eq!((book.next_untold(), book.next_untold()), (Some(stays), None));
     }
 }

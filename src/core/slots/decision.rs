@@ -7,7 +7,7 @@ use super::contenders::Field;
 use super::fault::Fault;
 use super::line::{Contest, Head};
 use super::queue::PooledQueue;
-use super::tenant::{Owed, Spent, allowance};
+use super::tenant::{Owed, Spent, allowance, turn};
 use crate::core::Timestamp;
 
 /// The line whose head gets the slot.
@@ -15,6 +15,21 @@ use crate::core::Timestamp;
 pub(super) struct Choice {
     pub(super) queue: usize,
     pub(super) head: Head,
+    /// What all tenants have had on average that could start something.
+    pub(super) mean: Spent,
+}
+
+/// By what it is found out who is owed.
+#[derive(Clone, Copy, Debug)]
+struct Measure {
+    /// What all have had on average that may start something now.
+    mean: Spent,
+    /// What the one has had that has had least.
+    least: Spent,
+    /// What a run of that one mostly costs.
+    pace_of_least: Spent,
+    /// The weights of all of them.
+    weight: u128,
 }
 
 /// A head with what its promise says. Times are in microseconds.
@@ -33,7 +48,7 @@ impl SlotCandidate {
     fn new(number: usize, queue: &PooledQueue, head: Head, now: Timestamp) -> Self {
         let waited = now.as_micros().saturating_sub(head.since.as_micros());
         Self {
-            choice: Choice { queue: number, head },
+            choice: Choice { queue: number, head, mean: 0 },
             target: queue.target,
             waited,
             is_strained: waited >= queue.strained_after,
@@ -78,7 +93,8 @@ impl Slots {
         }
         self.charge_overruns(now);
         self.look_at_room(now);
-        if self.contending == 0 {
+        if self.tenants.contenders.lines() == 0 {
+            self.forgive();
             return None;
         }
         let mut open_to = self.promises.open_to(self.rules.slots, now);
@@ -90,6 +106,14 @@ impl Slots {
         let choice = self.choose_of(&able, open_to, now);
         self.able = able;
         choice
+    }
+
+    /// A slot is free and nothing contends for it. If no tenant leaves it to others either, nobody owes anything any more.
+    fn forgive(&mut self) {
+        let is_crowding = |tenant: &usize| self.tenants.accounts[*tenant].is_crowding;
+        if !self.large.iter().any(is_crowding) && !self.has(Fault::HoardsCredit) {
+            self.tenants.forgive();
+        }
     }
 
     /// The queues that may start something. If any is below its guarantee, only those that are.
@@ -117,39 +141,44 @@ impl Slots {
     /// What starts next in one of these queues.
     fn choose_of(&mut self, able: &[usize], open_to: usize, now: Timestamp) -> Option<Choice> {
         let field = self.field(able, open_to);
-        let (least, mean) = (field.least?, field.mean());
-        self.note_owed(least, mean, now);
+        let (least, who) = field.least?;
+        if field.lines == self.tenants.contenders.lines() {
+            self.tenants.lift_floor(who);
+        }
+        let mean = field.mean();
+        let pace_of_least = self.tenants.accounts[who].pace;
+        let measure = Measure { mean, least, pace_of_least, weight: field.weight };
+        self.note_owed(&measure, now);
         loop {
             let best = self.best(able, open_to, now)?;
             let tenant = best.head.tenant;
+            let account = &self.tenants.accounts[tenant];
             // The one that has had least passes both questions, so this ends.
-            if self.tenants.accounts[tenant].spent() > mean {
+            if account.spent() > mean && !account.is_new {
                 self.set_owed(tenant, Owed::No, now);
-            } else if !self.is_within_reach(tenant, least) {
+            } else if !self.is_within_reach(tenant, &measure) {
                 self.set_owed(tenant, Owed::Ahead, now);
             } else {
-                return Some(best);
+                return Some(Choice { mean, ..best });
             }
         }
     }
 
     /// The lines that may start something, which are of these queues, taken together.
     fn field(&mut self, able: &[usize], open_to: usize) -> Field {
-        let (mut is_any, mut lines) = (false, 0);
-        for queue in able.iter().map(|number| &self.queues[*number]) {
-            is_any |= queue.contests_to(open_to).next().is_some();
-            lines += if queue.is_open_to(open_to) { queue.contending } else { 0 };
-        }
-        if !is_any {
-            return Field::default();
-        }
-        // The mean of one tenant is what it has had, whichever of its lines may start.
-        if lines == self.contending || self.tenants.contenders.tenants() == 1 {
+        let lines = able.iter().map(|number| self.queues[*number].lines_to(open_to)).sum::<usize>();
+        if lines == self.tenants.contenders.lines() {
             return self.tenants.all_contenders();
         }
-        self.tell_spent();
+        // What one tenant has had is the mean and the least, whichever of its lines may start.
+        if self.tenants.contenders.tenants() == 1 {
+            return self.tenants.all_contenders().of_one(lines);
+        }
         let mut field = Field::default();
-        able.iter().for_each(|number| self.queues[*number].add_up(open_to, &mut field));
+        if lines > 0 {
+            self.tell_spent();
+            able.iter().for_each(|number| self.queues[*number].add_up(open_to, &mut field));
+        }
         field
     }
 
@@ -175,38 +204,62 @@ impl Slots {
         best.map(|candidate| candidate.choice)
     }
 
-    /// Finds out who is owed again: who has had no more than the mean of all that may start. `least` is what the one has had
-    /// that has had least. Whoever has had more than the mean by now is found out when it would start.
-    fn note_owed(&mut self, least: Spent, mean: Spent, now: Timestamp) {
+    /// Finds out who is owed again. Whoever is not any more is found out at its start, or when it would start.
+    fn note_owed(&mut self, measure: &Measure, now: Timestamp) {
         while let Some((key, tenant)) = self.tenants.first_ahead()
-            && key <= least
+            && key <= measure.least
         {
-            let is_owed = self.tenants.accounts[tenant].spent() <= mean;
+            let account = &mut self.tenants.accounts[tenant];
+            let is_owed = account.spent() <= measure.mean;
+            if is_owed {
+                account.owed_since = now;
+            }
             self.set_owed(tenant, if is_owed { Owed::Yes } else { Owed::No }, now);
         }
         while let Some((spent, tenant)) = self.tenants.first_unowed()
-            && spent <= mean
+            && spent <= measure.mean
         {
-            let is_within_reach = self.is_within_reach(tenant, least);
-            self.set_owed(tenant, if is_within_reach { Owed::Yes } else { Owed::Ahead }, now);
+            if !self.is_within_reach(tenant, measure) {
+                self.set_owed(tenant, Owed::Ahead, now);
+                continue;
+            }
+            // It has had its turn, and by its share the next one is over when all others have had theirs. What comes until
+            // then goes first, unless it is promised later.
+            let next = turn(self.tenants.accounts[tenant].pace, measure.weight, self.rules.slots);
+            let due = if self.has(Fault::ForgetsTurns) { now } else { now + next };
+            self.tenants.accounts[tenant].owed_since = due;
+            self.set_owed(tenant, Owed::Yes, now);
         }
     }
 
-    /// Whether a tenant is not too far ahead of the one that has had least.
-    fn is_within_reach(&self, tenant: usize, least: Spent) -> bool {
+    /// Whether a tenant is not too far ahead of the one that has had least, by the longer runs of the two.
+    fn is_within_reach(&self, tenant: usize, measure: &Measure) -> bool {
         let account = &self.tenants.accounts[tenant];
-        account.spent() <= least.saturating_add(allowance(self.rules.slots, account.pace))
+        let pace = account.pace.max(measure.pace_of_least);
+        account.spent() <= measure.least.saturating_add(allowance(self.rules.slots, pace))
     }
 
-    /// Notes whether a tenant is owed. From when it is owed again, its waiting counts.
+    /// Notes whether a tenant is owed.
     fn set_owed(&mut self, tenant: usize, owed: Owed, now: Timestamp) {
-        let account = &mut self.tenants.accounts[tenant];
-        if owed == Owed::Yes {
-            account.owed_since = now;
-        }
-        account.owed = owed;
+        self.tenants.accounts[tenant].owed = owed;
         self.tell_owed(tenant);
         self.settle(tenant, now);
+    }
+
+    /// A tenant has started a run in this queue, when all that could start something had so much on average. If it has had
+    /// more than that by now, and than the others in the queue, its turn is over: what waits of it does not count until it is
+    /// owed again, and until then nobody may look at it. In a queue whose workers are all busy, tenants are behind those of
+    /// other queues all the time, and take turns among themselves.
+    pub(super) fn end_turn(&mut self, queue: usize, tenant: usize, mean: Spent, now: Timestamp) {
+        let of = &self.queues[queue];
+        if of.contending < 2 || !of.is_contending(tenant) || self.has(Fault::ForgetsTurns) {
+            return;
+        }
+        let spent = self.tenants.accounts[tenant].spent();
+        let is_over = spent > mean || of.is_full_beside_others(self.rules.slots);
+        if is_over && self.is_above_mean(queue, spent) {
+            self.set_owed(tenant, Owed::No, now);
+        }
     }
 
     /// Finds out which tenants must not take what is left, because others are about.

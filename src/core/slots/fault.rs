@@ -34,4 +34,6 @@ pub(super) enum Fault {
     ForgetsOthers,
     /// All tenants have the same weight.
     ForgetsWeight,
+    /// Nobody finds out that a tenant has had its turn before its next task would start.
+    ForgetsTurns,
 }

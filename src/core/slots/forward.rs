@@ -88,7 +88,6 @@ impl Slots {
             promises: self.promises.clone(),
             runs: self.runs.clone(),
             overruns: self.overruns.clone(),
-            contending: self.contending,
             contested: self.contested.clone(),
             any_guarantee: self.any_guarantee,
             able: Vec::new(),

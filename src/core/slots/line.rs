@@ -168,6 +168,11 @@ impl Contest {
     pub(super) fn is_empty(&self) -> bool {
         self.lines == 0
     }
+
+    /// The number of its lines.
+    pub(super) fn lines(&self) -> usize {
+        self.lines
+    }
 }
 
 /// The place of a tenant's line, if it is in this contest.

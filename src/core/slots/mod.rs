@@ -8,7 +8,8 @@
 //!    for promises tighter than its own, nor of the room that one tenant leaves to others.
 //! 1. *Guarantees and shares*: queues below their guaranteed number of workers come first. Among the tenants that are left,
 //!    those come first that are owed: that have had no more than the mean of all that may start, by the measured time of their
-//!    runs and their weights. There always is one, so no slot idles for the sake of fairness.
+//!    runs and their weights. There always is one, so no slot idles for the sake of fairness. A tenant that always has work is
+//!    owed one run after the other, and each waits from when it is due by the tenant's share. So who asks for less goes first.
 //! 2. *Promise*: if a head has waited for half of its queue's target, the one goes first that has used the largest part of its
 //!    target; else the one whose target is over first. So while there is time urgent tasks are quick, and when there is none all
 //!    promises are equally late.
@@ -21,8 +22,8 @@
 //! - A grant costs O(log n) on average, and a little for each queue in which tasks wait for a slot: no call searches
 //!   all queues, tenants or tasks unless it says so, names are looked up once, when a task comes, and nothing is
 //!   allocated where the numbers of queues, tenants and runs stay as they were. To charge a tenant costs the same
-//!   however many lines it has, unless something that waits may not start. The memory does not grow with the number of
-//!   tenants that ever came.
+//!   however many lines it has, unless something that waits may not start; where many tenants wait in several queues
+//!   each, it costs one addition for each line. The memory does not grow with the number of tenants that ever came.
 //!
 //! Where the parts come from: shares by start-time fair queueing (Goyal 1997), with the cost corrected at the end as in
 //! Kubernetes' priority and fairness; who is owed, by the mean, as in Linux' EEVDF; the part of the promise that is used, as in
@@ -151,9 +152,7 @@ pub struct Slots {
     runs: NumberMap<u64, SlotRun>,
     /// When each run has gone on for as long as it was charged.
     overruns: LazyHeap<(Timestamp, u64)>,
-    /// The number of lines that contend.
-    contending: usize,
-    /// The queues in which these are, in no order, and some in which there are none any more.
+    /// The queues in which lines contend, in no order, and some in which there are none any more.
     contested: Vec<usize>,
     /// Whether any queue has a guarantee.
     any_guarantee: bool,
@@ -184,7 +183,6 @@ impl Slots {
             promises: Promises::new(rules.reserve),
             runs: NumberMap::default(),
             overruns: LazyHeap::default(),
-            contending: 0,
             contested: Vec::new(),
             any_guarantee: false,
             able: Vec::new(),
@@ -419,7 +417,7 @@ impl Slots {
 
     /// Whether a task waits that could start if it had a slot.
     pub fn is_wanted(&self) -> bool {
-        self.contending > 0
+        self.tenants.contenders.lines() > 0
     }
 
     /// Returns the number of slots of the pool.

@@ -102,9 +102,19 @@ impl PooledQueue {
         numbers.map(move |number| &self.contests[*number])
     }
 
-    /// Whether the heads of all its lines block so many promises at most.
-    pub(super) fn is_open_to(&self, open_to: usize) -> bool {
-        self.occupied.last().is_none_or(|most| *most <= open_to)
+    /// Whether all its workers are busy, and more slots of the pool are for others.
+    pub(super) fn is_full_beside_others(&self, slots: usize) -> bool {
+        self.free == 0 && self.running < slots
+    }
+
+    /// The number of its lines whose heads block so many promises at most.
+    pub(super) fn lines_to(&self, open_to: usize) -> usize {
+        self.contests_to(open_to).map(Contest::lines).sum()
+    }
+
+    /// Whether the line of a tenant contends.
+    pub(super) fn is_contending(&self, tenant: usize) -> bool {
+        self.lines.get(&tenant).is_some_and(|line| line.place.is_some())
     }
 
     /// Adds its lines up whose heads block so many promises at most. Their contests were told what tenants have had.
@@ -112,10 +122,10 @@ impl PooledQueue {
         for number in self.occupied.iter().copied().take_while(|number| *number <= open_to) {
             let contest = &mut self.contests[number];
             let (weight, weighted) = contest.sums();
+            field.lines += contest.lines();
             field.weight += weight;
             field.weighted = field.weighted.saturating_add(weighted);
-            let least = contest.least(number, &self.lines).map(|(spent, _)| spent);
-            field.least = [field.least, least].into_iter().flatten().min();
+            field.least = [field.least, contest.least(number, &self.lines)].into_iter().flatten().min();
         }
     }
 
@@ -198,7 +208,7 @@ impl Slots {
     /// Puts a task into its line.
     pub(super) fn line_up(&mut self, queue: usize, tenant: usize, key: LineKey, item: Item, now: Timestamp) {
         if self.tenants.accounts[tenant].waiting == 0 && !self.has(Fault::HoardsCredit) {
-            self.tenants.welcome(tenant);
+            self.tenants.welcome(tenant, self.level(queue));
         }
         self.tenants.accounts[tenant].waiting += 1;
         let of = &mut self.queues[queue];
@@ -212,6 +222,30 @@ impl Slots {
             self.enter(queue, tenant);
             self.settle(tenant, now);
         }
+    }
+
+    /// Where a tenant begins that comes to a queue without a debt: where all together have come to. If the workers of the
+    /// queue are all busy, its tenants cannot use their shares, and who comes begins among them.
+    fn level(&self, queue: usize) -> Spent {
+        let (floor, of) = (self.tenants.floor, &self.queues[queue]);
+        let is_behind = of.contending > 0 && of.is_full_beside_others(self.rules.slots);
+        if !is_behind {
+            return floor;
+        }
+        let (weight, weighted) = self.sums_of(queue);
+        floor.min(weighted / weight.max(1))
+    }
+
+    /// Whether so much is more than what the tenants of a queue's lines that contend have had on average.
+    pub(super) fn is_above_mean(&self, queue: usize, spent: Spent) -> bool {
+        let (weight, weighted) = self.sums_of(queue);
+        spent.saturating_mul(weight) > weighted
+    }
+
+    /// The weights of the tenants of a queue's lines that contend, and what they have had, each times its weight.
+    pub(super) fn sums_of(&self, queue: usize) -> (u128, u128) {
+        let of = &self.queues[queue];
+        self.tenants.sums_of(queue, of.contending, |tenant| of.is_contending(tenant))
     }
 
     /// Takes a task out of its line. What follows may be its new head.
@@ -257,7 +291,6 @@ impl Slots {
         if !std::mem::replace(&mut of.is_contested, true) {
             self.contested.push(queue);
         }
-        self.contending += 1;
         self.tenants.line_enters(tenant, queue);
     }
 
@@ -267,7 +300,6 @@ impl Slots {
         let place = of.lines.get_mut(&tenant).and_then(|line| line.place.take());
         let Some(place) = place else { return };
         of.leave_contest(&place);
-        self.contending -= 1;
         self.tenants.line_leaves(tenant, queue);
     }
 

@@ -43,11 +43,6 @@ impl Slots {
     /// Starts the head of a line: its slot is taken, and its tenant is charged. `None`: there is no such head.
     pub(super) fn start(&mut self, choice: Choice, now: Timestamp) -> Option<u64> {
         let (queue, tenant) = (choice.queue, choice.head.tenant);
-        // Where nobody else wants a slot, what a tenant has is at nobody's cost.
-        let is_alone = self.contending == 1;
-        if is_alone {
-            self.tenants.floor = self.tenants.floor.max(self.tenants.accounts[tenant].done);
-        }
         let key = (choice.head.priority, choice.head.arrival);
         let item = self.take_off(queue, tenant, key)?;
         let run = self.next_run;
@@ -57,7 +52,11 @@ impl Slots {
         let expected = self.costs.expected(item.task, &account.costs, of.terms.typical);
         let most = self.costs.most(item.task, &account.costs, of.terms.typical);
         let charge = if charges { account.cost(expected) } else { 0 };
+        if account.costs.is_empty() {
+            account.pace = account.cost(expected).max(1); // others may have shown by now what its task takes
+        }
         account.held += charge;
+        account.is_new = false;
         account.running += 1;
         of.free -= 1;
         of.running += 1;
@@ -83,6 +82,7 @@ impl Slots {
         self.enter(queue, tenant);
         self.tenants.recount(tenant);
         self.note_large(tenant);
+        self.end_turn(queue, tenant, choice.mean, now);
         self.settle(tenant, now);
         Some(run)
     }
@@ -102,8 +102,11 @@ impl Slots {
             account.done = account.done.saturating_add(cost);
         }
         if ran {
+            // Until then the pace was a guess.
+            let is_first = account.costs.is_empty();
             self.costs.note(over.item.task, &mut account.costs, took);
-            account.pace = moved(account.pace, cost).max(1);
+            let pace = if is_first { cost } else { moved(account.pace, cost) };
+            account.pace = pace.max(1);
             self.promises.note(of.promise, took, now);
             self.seen.run_times.record(over.item.task, took);
         }

@@ -4,6 +4,9 @@
 //! the runs that are over have cost, and what the runs that go on are charged. Invariants:
 //! - A tenant that comes back after a time without work begins where all tenants together have come to by then (the floor),
 //!   or at what it has had, whichever is more: debt is kept, credit is not.
+//! - The floor rises as what tenants have had rises that always have work. So tenants in debt count as if they had work until
+//!   they have paid, and where nobody waits who has had less than the floor, it rises to the one who has had least. Where
+//!   nobody waits at all, nobody is in debt.
 //! - Only tenants with work, or with a debt, are remembered, and of those without work a bounded number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -119,11 +122,15 @@ pub(super) struct TenantAccount {
     /// By what it is counted among the [contenders](Contenders), and its key in their heap.
     pub(super) counted: Spent,
     pub(super) key: Option<Spent>,
+    /// By what it is counted in the sums of its queues.
+    pub(super) summed: Spent,
     /// Whether it is among those that contests are to be told of.
     pub(super) is_untold: bool,
     pub(super) owed: Owed,
-    /// Since when it is owed again. What it waited before counts for nobody.
+    /// Since when its next run is due by its share, which may be soon. What it waited before counts for nobody.
     pub(super) owed_since: Timestamp,
+    /// It has come without a debt and without a run, and has not started anything. So it is owed, whatever others have had.
+    pub(super) is_new: bool,
     pub(super) shelf: Shelf,
     /// What a run of it mostly costs.
     pub(super) pace: Spent,
@@ -180,6 +187,8 @@ pub(super) struct TenantAccounts {
     busy: usize,
     /// The weights of all tenants with work.
     busy_weight: u64,
+    /// The weights of all tenants without work that are remembered: of those in debt.
+    idle_weight: u64,
     /// The last two tenants that have run out of work, the last one first.
     rested: [Option<(Arc<str>, Timestamp)>; 2],
 }
@@ -250,8 +259,13 @@ impl TenantAccounts {
         self.weights.insert(bounded(name).into(), weight.0);
         let Some(number) = self.find(name) else { return };
         let account = &mut self.accounts[number];
-        if account.is_busy {
-            self.busy_weight = self.busy_weight.saturating_sub(account.weight).saturating_add(weight.0);
+        let counted_in = match account.shelf {
+            Shelf::Idle(_) => Some(&mut self.idle_weight),
+            _ if account.is_busy => Some(&mut self.busy_weight),
+            _ => None,
+        };
+        if let Some(counted_in) = counted_in {
+            *counted_in = counted_in.saturating_sub(account.weight).saturating_add(weight.0);
         }
         account.weight = weight.0;
     }
@@ -262,18 +276,39 @@ impl TenantAccounts {
         account.done = account.done.max(self.floor);
     }
 
-    /// A tenant comes back of which nothing waited. Without a debt it is owed, and has been all the time.
-    pub(super) fn welcome(&mut self, number: usize) {
+    /// A tenant comes back of which nothing waited. Without a debt it is owed, and has been all the time. It begins at
+    /// `level`, which is the floor or less.
+    pub(super) fn welcome(&mut self, number: usize, level: Spent) {
         let account = &mut self.accounts[number];
         if account.done <= self.floor {
-            account.done = self.floor;
+            account.is_new = account.running == 0;
+            account.done = if account.is_new { level } else { account.done.max(level) };
             (account.owed, account.owed_since) = (Owed::Yes, Timestamp::ZERO);
         }
     }
 
-    /// Counts slot time that was used. The floor rises as what a tenant has had rises that has its share of it.
+    /// Counts slot time that was used. The floor rises as what a tenant has had rises that has its share of it. Who is in
+    /// debt has had the share of some time to come, and takes part until that time is over.
     pub(super) fn raise_floor(&mut self, took: Duration) {
-        self.floor = self.floor.saturating_add(spent(micros(took), self.busy_weight));
+        self.floor = self.floor.saturating_add(spent(micros(took), self.sharing()));
+    }
+
+    /// The weights of all tenants that are remembered: of those with work, and of those in debt.
+    pub(super) fn sharing(&self) -> u64 {
+        self.busy_weight.saturating_add(self.idle_weight)
+    }
+
+    /// All that waits may start, and this tenant has had least of it: the floor is no lower than what its runs have cost.
+    pub(super) fn lift_floor(&mut self, least: usize) {
+        self.floor = self.floor.max(self.accounts[least].done);
+    }
+
+    /// Nobody is in debt any more: the floor rises to the largest debt.
+    pub(super) fn forgive(&mut self) {
+        if let Some(&(most, _)) = self.idle.last() {
+            self.floor = self.floor.max(most);
+            self.forget();
+        }
     }
 
     /// Puts a tenant on the shelf where its state belongs, and counts it where it is to be counted.
@@ -291,6 +326,7 @@ impl TenantAccounts {
         if shelf == before {
             return;
         }
+        let weight = account.weight;
         self.accounts[number].shelf = shelf;
         match before {
             Shelf::None => {}
@@ -298,6 +334,7 @@ impl TenantAccounts {
             Shelf::Ahead(_) => self.ahead_count -= 1,
             Shelf::Idle(key) => {
                 self.idle.remove(&(key, number));
+                self.idle_weight = self.idle_weight.saturating_sub(weight);
             }
         }
         match shelf {
@@ -314,6 +351,7 @@ impl TenantAccounts {
             }
             Shelf::Idle(key) => {
                 self.idle.insert((key, number));
+                self.idle_weight = self.idle_weight.saturating_add(weight);
             }
         }
     }
@@ -381,6 +419,7 @@ impl TenantAccounts {
         {
             self.idle.pop_first();
             let account = std::mem::take(&mut self.accounts[number]);
+            self.idle_weight = self.idle_weight.saturating_sub(account.weight);
             self.numbers.remove(&account.name);
             self.spare.push(number);
         }
@@ -422,6 +461,12 @@ pub(super) fn allowance(slots: usize, pace: Spent) -> Spent {
     pace.saturating_mul(slots as u128)
 }
 
+/// In what time the share of a tenant comes to a run of this cost, where all that share, itself included, have this weight.
+pub(super) fn turn(pace: Spent, weight: u128, slots: usize) -> Duration {
+    let micros = u64::try_from(pace.saturating_mul(weight) >> 20).unwrap_or(u64::MAX);
+    Duration::from_micros(micros / slots.max(1) as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -455,6 +500,56 @@ mod tests {
         for took in [(1 << 44) - 1, 1 << 44, u64::MAX] {
             assert_eq!(spent(took, 3 * ONE), (u128::from(took) << 20) / 3_000, "however long it takes");
         }
+    }
+
+    /// Four tenants always have work. A fifth one has had a run, which it has paid when each of the four has had as much.
+    #[test]
+    fn who_is_in_debt_takes_part_until_it_has_paid() {
+        let (mut book, run) = (TenantAccounts::default(), Duration::from_secs(10));
+        for name in 0..5 {
+            let number = book.number(&name.to_string());
+            book.accounts[number].waiting = usize::from(name < 4);
+            book.accounts[number].done = if name < 4 { 0 } else { spent(30_000_000, ONE) };
+            book.place(number, 4, Timestamp::ZERO);
+        }
+        for runs in 1..=15_u128 {
+            book.forget();
+            assert!(book.find("4").is_some(), "it is not forgotten after {runs} runs");
+            book.raise_floor(run);
+            assert_eq!(book.floor, runs * spent(10_000_000, 5 * ONE));
+        }
+        book.forget();
+        assert_eq!((book.find("4"), book.floor), (None, spent(30_000_000, ONE)));
+        book.raise_floor(run);
+        assert_eq!(book.floor, spent(30_000_000, ONE) + spent(10_000_000, 4 * ONE), "the four share alone");
+    }
+
+    #[test]
+    fn nobody_is_in_debt_when_it_is_forgiven() {
+        let mut book = TenantAccounts::default();
+        for name in 1..=50_u128 {
+            let number = book.number(&name.to_string());
+            book.accounts[number].done = 1_000 * name;
+            book.place(number, 4, Timestamp::ZERO);
+        }
+        book.forgive();
+        assert_eq!((book.all().count(), book.floor), (0, 50_000));
+        book.raise_floor(Duration::from_secs(10));
+        assert_eq!(book.floor, 50_000 + spent(10_000_000, 0), "nobody has a share of it");
+        book.forgive();
+        assert_eq!(book.all().count(), 0);
+    }
+
+    #[test]
+    fn a_debt_counts_with_the_weight_of_its_tenant() {
+        let mut book = TenantAccounts::default();
+        let number = book.number("a");
+        book.accounts[number].done = spent(30_000_000, ONE);
+        book.place(number, 4, Timestamp::ZERO);
+        book.weigh("a", TenantWeight(3 * ONE));
+        assert_eq!((book.find("a"), book.accounts[number].weight), (Some(number), 3 * ONE));
+        book.raise_floor(Duration::from_secs(10));
+        assert_eq!(book.floor, spent(10_000_000, 3 * ONE));
     }
 
     /// A hundred thousand tenants that came once leave nothing behind, and those with debts a bounded number of accounts.

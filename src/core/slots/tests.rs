@@ -11,9 +11,10 @@
 //! - I9 one history gives one sequence of starts
 //! - I10 the reason is true: once it is taken away, the task starts or has the next one
 //! - I11 twice the weight is twice the share
+//! - I12 who asks for no more than its share waits for one run at most, however many others flood
 //!
 //! [`world`] plays random histories against a model that is too simple to be wrong; [`shares`] runs tenants against each other
-//! in virtual time; [`books`] compares what the machine keeps with what a search finds.
+//! in virtual time, and [`floods`] many of them; [`books`] compares what the machine keeps with what a search finds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +26,7 @@ use world::{Op, Property, World, op};
 
 mod books;
 mod examples;
+mod floods;
 mod shares;
 mod world;
 

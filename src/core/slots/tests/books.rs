@@ -18,12 +18,14 @@ pub(super) fn agree(slots: &Slots) -> Result<(), String> {
         contests_agree(queue)?;
     }
     let lines = slots.queues.iter().map(|queue| queue.contending).sum::<usize>();
-    if slots.contending != lines {
-        return Err(format!("{} lines contend instead of {lines}", slots.contending));
+    let known = slots.tenants.contenders.lines();
+    if known != lines {
+        return Err(format!("{known} lines contend instead of {lines}"));
     }
     lists_agree(slots)?;
     shelves_agree(slots)?;
     contenders_agree(slots)?;
+    sums_agree(slots)?;
     for account in slots.tenants.all() {
         let number = slots.tenants.find(&account.name).expect("it has an account");
         let of = slots.runs.values().filter(|run| run.tenant == number);
@@ -116,11 +118,13 @@ fn contenders_agree(slots: &Slots) -> Result<(), String> {
     let mut with_lines: Vec<usize> =
         slots.queues.iter().flat_map(contending).map(|(tenant, _)| tenant).collect();
     let mut found = Field::default();
-    for account in with_lines.iter().map(|tenant| &slots.tenants.accounts[*tenant]) {
+    for tenant in &with_lines {
+        let account = &slots.tenants.accounts[*tenant];
         let (spent, weight) = (account.spent(), u128::from(account.weight));
+        found.lines += 1;
         found.weight += weight;
         found.weighted += spent * weight;
-        found.least = [found.least, Some(spent)].into_iter().flatten().min();
+        found.least = [found.least, Some((spent, *tenant))].into_iter().flatten().min();
     }
     with_lines.sort_unstable();
     with_lines.dedup();
@@ -128,6 +132,34 @@ fn contenders_agree(slots: &Slots) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{tenants} tenants with {all:?} and {told:?} instead of {found:?} of {with_lines:?}"))
+}
+
+/// The sums of each queue, the number of its lines, and the weights of all tenants that take part.
+fn sums_agree(slots: &Slots) -> Result<(), String> {
+    for (number, queue) in slots.queues.iter().enumerate() {
+        let mut found = (0, 0);
+        for (tenant, _) in contending(queue) {
+            let account = &slots.tenants.accounts[tenant];
+            let weight = u128::from(account.weight);
+            found = (found.0 + weight, found.1 + account.spent() * weight);
+            if !queue.is_contending(tenant) || !account.lines.contains(&number) {
+                return Err(format!("{account:?} has no line in queue {number}"));
+            }
+        }
+        let known = slots.sums_of(number);
+        if known != found {
+            return Err(format!("queue {number} sums up to {known:?} instead of {found:?}"));
+        }
+        for open_to in 0..=slots.promises.len() {
+            let lines = contending(queue).filter(|(_, place)| place.blocks <= open_to).count();
+            if queue.lines_to(open_to) != lines {
+                return Err(format!("{lines} lines of queue {number} may start something at {open_to}"));
+            }
+        }
+    }
+    let weights = slots.tenants.all().map(|account| account.weight).sum::<u64>();
+    let sharing = slots.tenants.sharing();
+    if sharing == weights { Ok(()) } else { Err(format!("{sharing} is shared by instead of {weights}")) }
 }
 
 /// Tenants have lines in several queues while weights change, one of the queues pauses, and the slots become fewer.

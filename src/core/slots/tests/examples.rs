@@ -259,6 +259,36 @@ fn what_a_run_takes_beyond_its_typical_duration_is_not_held_against_it() {
     assert!(!pool.gives_way(run, at(601)), "and has had nothing still when the run is charged for more");
 }
 
+/// Who has had more than others who wait is in debt. Once nothing waits, nobody is.
+#[test]
+fn a_debt_lasts_while_others_wait_and_is_gone_when_nothing_does() {
+    let mut pool = pool(4, &[(HOUR, 10 * SECOND)]);
+    for tag in 10..13 {
+        arrive(&mut pool, 0, tag, "large", at(0));
+    }
+    let large = taken(&mut pool, 0, at(0));
+    for tag in 0..6 {
+        arrive(&mut pool, 0, tag, "small", at(1));
+    }
+    let first = taken(&mut pool, 0, at(1));
+    assert_eq!((large.len(), first[0].0, first.len()), (3, 0, 1));
+    pool.finish(first[0].1, true, at(11));
+    pool.report(0, 1, true, at(11));
+    let second = taken(&mut pool, 0, at(11));
+    for (_, run) in large.iter().chain(&second) {
+        pool.finish(*run, true, at(21));
+    }
+    pool.report(0, 4, true, at(21));
+    let last = taken(&mut pool, 0, at(21));
+    assert_eq!(last.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    let names = |pool: &Slots| pool.tenants().map(|tenant| tenant.name).collect::<Vec<_>>();
+    assert_eq!(names(&pool), ["large", "small"], "it has had 63 s, and is remembered for that");
+    pool.finish(last[0].1, true, at(31));
+    pool.report(0, 1, true, at(31));
+    pool.dispatch(at(31));
+    assert_eq!(names(&pool), ["small"], "a slot is free, and nothing waits for it");
+}
+
 /// What a run costs is not known when it starts. It is charged more while it goes on.
 #[test]
 fn who_was_thought_cheap_is_charged_while_the_run_goes_on() {
@@ -305,7 +335,7 @@ fn the_age_of_a_flood_does_not_count_while_its_tenant_is_not_owed() {
     }
 }
 
-/// What counts for the promise is one thing, for who starts and for who looks: since the tenant is owed again.
+/// What counts for the promise is one thing, for who starts and for who looks: since the tenant's next run is due by its share.
 #[test]
 fn the_waiting_of_a_tenant_over_its_share_does_not_count_while_others_wait() {
     let mut pool = pool(1, &[(HOUR, 10 * SECOND)]);
@@ -334,9 +364,17 @@ fn the_waiting_of_a_tenant_over_its_share_does_not_count_while_others_wait() {
         (101, at(6)),
         "both have had as much, and it waits for longer"
     );
-    assert_eq!(pool.counted_waits(0), counted(Some(at(20)), false), "the flood is owed again, since then");
+    assert_eq!(
+        pool.counted_waits(0),
+        counted(Some(at(40)), false),
+        "it is owed again: one run of it in 20 s"
+    );
     let last = next(&mut pool, Some(third.run), at(30));
-    assert_eq!((last.tag, last.counts_from), (1, at(20)));
+    assert_eq!(
+        (last.tag, last.counts_from),
+        (1, at(40)),
+        "nobody wants the slot, so it starts before it is due"
+    );
     assert_eq!(pool.counted_waits(7), CountedWaits::default(), "there is no such queue");
 }
 
