@@ -1,12 +1,10 @@
 //! A flood in RabbitMQ, and tenants that have to live beside it: in one line, in turns of what is prefetched, and with partitions of
 //! the queue by tenant.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use celeriac::broker::amqp::{AmqpBroker, AmqpOptions};
+use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::{Catalogue, Pool, QueueRow};
-use celeriac::store::MemoryStore;
 use celeriac::{Celeriac, task};
 
 use super::Place;
@@ -58,10 +56,11 @@ impl Case {
 /// A program with this queue.
 pub async fn runtime(place: &Place, row: QueueRow) -> Celeriac {
     let options = AmqpOptions::default().queue_type(place.queue_type);
-    let broker = AmqpBroker::connect(&place.rabbit.url(), options).await.expect("RabbitMQ is there");
+    // The builder makes the broker, because it tells it which queues have partitions.
     Celeriac::builder()
         .catalogue(Catalogue::new().with_queue(row))
-        .broker(Arc::new(broker), Arc::new(MemoryStore::default()))
+        .amqp(place.rabbit.url())
+        .amqp_options(options)
         .result_backend(place.redis.url())
         .start()
         .await
