@@ -15,7 +15,7 @@ use crate::core::Timestamp;
 const APART: Duration = Duration::from_millis(1_500);
 /// A longer pause between two samples is a gap.
 const GAP: Duration = Duration::from_secs(20);
-/// How many samples are kept: with one in two seconds those of four minutes.
+/// How many samples are kept: with one in three seconds those of six minutes.
 const MOST: usize = 120;
 /// How many queues a sample tells apart.
 const MOST_QUEUES: usize = 500;

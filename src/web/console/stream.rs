@@ -15,7 +15,7 @@ use super::{frame, pages};
 use crate::web::streams::OpenStream;
 
 /// The time between two events.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(3);
 /// How long a stream lasts.
 const LIFE: Duration = Duration::from_secs(60);
 

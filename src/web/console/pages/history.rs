@@ -24,7 +24,7 @@ use crate::web::console::{charts, parts, words};
 /// How long a look at the history is shared.
 const FRESH: Duration = Duration::from_secs(10);
 /// The names that have rows of their own; the others are summed up.
-const MOST_NAMES: usize = 11;
+const MOST_NAMES: usize = 10;
 /// The most marks in the list, and in a chart: the last ones.
 const MOST_MARKS: usize = 25;
 /// The ranges that have links, in hours.
@@ -382,7 +382,7 @@ mod tests {
         let named = named(&range, &rows.iter().collect::<Vec<_>>());
         assert_eq!(named.len(), MOST_NAMES + 1);
         assert_eq!((named[0].name.as_str(), named[0].counts.started), ("q25", 25));
-        assert_eq!((named[11].name.as_str(), named[11].counts.started), ("14 others", 105));
-        assert!((named[11].starts.iter().sum::<f64>() - 105.0).abs() < 1e-9);
+        assert_eq!((named[10].name.as_str(), named[10].counts.started), ("15 others", 120));
+        assert!((named[10].starts.iter().sum::<f64>() - 120.0).abs() < 1e-9);
     }
 }

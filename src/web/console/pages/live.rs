@@ -62,7 +62,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         ),
         _ => "The charts begin now.".to_owned(),
     };
-    let scope = html! { (over(&all)) " · a sample in about two seconds while a console is open · first starts, as counted by this program" };
+    let scope = html! { (over(&all)) " · a sample in about three seconds while a console is open · first starts, as counted by this program" };
     let main = html! {
         (parts::headline(&html! { (sentence) }, &scope, None))
         @if all.at.len() < 2 { (parts::note("", &html! { (TOO_FEW) })) }
@@ -109,7 +109,7 @@ fn says(title: &str, what: &str, values: &[f64]) -> (String, String) {
 
 /// The card of one queue, which changes while somebody looks at its page.
 pub(super) fn card_of_queue(series: &Series) -> Markup {
-    let scope = html! { (over(series)) " · a sample in about two seconds while a console is open" };
+    let scope = html! { (over(series)) " · a sample in about three seconds while a console is open" };
     let chart = |title: &str, what: &str, values: &[f64]| {
         let (top, spoken) = says(title, what, values);
         charts::chart(&[("line", values)], (top.as_str(), spoken.as_str()), &[])
