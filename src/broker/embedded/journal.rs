@@ -17,7 +17,8 @@
 //! table) and an end (tag 3, XXH3 of the items, trailer). The database allocates a journal ahead, so zeros follow the
 //! last batch.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::broker::BrokerError;
@@ -77,7 +78,7 @@ pub(super) fn examine(
     let mut torn: Vec<Torn> = Vec::new();
     let mut seq = None;
     for (_, path) in &journals {
-        let bytes = std::fs::read(path).map_err(|e| io_error(path, e))?;
+        let bytes = written(path)?;
         let look = look_over(&bytes);
         // The store writes nothing after a torn write, so content in a later journal means damage.
         if look.end > 0
@@ -90,7 +91,7 @@ pub(super) fn examine(
         match look.rest {
             JournalTail::Nothing => {}
             JournalTail::Torn => {
-                torn.push(Torn { path: path.clone(), end: look.end, size: look.used - look.end })
+                torn.push(Torn { path: path.clone(), end: look.end, size: bytes.len() - look.end })
             }
             JournalTail::Damaged => {
                 let error = format!("the journal is damaged at byte {}", look.end);
@@ -117,8 +118,8 @@ pub(super) fn keep_readable(db: &Path) -> Result<Vec<String>, BrokerError> {
     let mut left_out = Vec::new();
     let mut before = None;
     for (_, path) in journals(db)? {
-        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
-        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let bytes = written(&path)?;
+        let used = bytes.len();
         let (mut good, mut at, mut bad) = (Vec::new(), 0, None);
         while at < used {
             match batch(&bytes[at..]).filter(|batch| before < Some(batch.seq)) {
@@ -156,8 +157,7 @@ fn unread(path: &Path, from: usize, to: usize) -> String {
 
 /// Whether a journal holds anything but zeros.
 pub(super) fn has_content(path: &Path) -> Result<bool, BrokerError> {
-    let bytes = std::fs::read(path).map_err(|e| io_error(path, e))?;
-    Ok(bytes.iter().any(|byte| *byte != 0))
+    Ok(!written(path)?.is_empty())
 }
 
 /// Empties the journals of a database that is not open, and whose tables have all that is in them.
@@ -184,6 +184,32 @@ fn journals(db: &Path) -> Result<Vec<(u64, PathBuf)>, BrokerError> {
     Ok(journals)
 }
 
+/// The bytes of a journal up to the last one that is not zero. What was allocated ahead, 64 MiB at a time, is mostly all
+/// there is; it is read in pieces and compared with zeros, and not kept.
+fn written(path: &Path) -> Result<Vec<u8>, BrokerError> {
+    const PIECE: usize = 64 << 10;
+    let zeros = [0; PIECE];
+    let (mut bytes, mut piece, mut skipped) = (Vec::new(), Vec::with_capacity(PIECE), 0);
+    let mut file = File::open(path).map_err(|e| io_error(path, e))?;
+    loop {
+        piece.clear();
+        let read = file.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        let read = read.map_err(|e| io_error(path, e))?;
+        if read == 0 {
+            break;
+        }
+        if piece == zeros[..read] {
+            skipped += read;
+            continue;
+        }
+        bytes.resize(bytes.len() + std::mem::take(&mut skipped), 0);
+        bytes.extend_from_slice(&piece);
+    }
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    bytes.truncate(used);
+    Ok(bytes)
+}
+
 fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
     let cut = OpenOptions::new().write(true).open(path).and_then(|file| {
         file.set_len(size as u64)?;
@@ -196,8 +222,6 @@ fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
 struct JournalSummary {
     /// The offset at which the last readable batch ends.
     end: usize,
-    /// The offset behind the last byte that is not zero.
-    used: usize,
     /// The sequence of the last commit in the journal.
     seq: Option<u64>,
     rest: JournalTail,
@@ -213,9 +237,9 @@ enum JournalTail {
     Damaged,
 }
 
+/// Looks over what is [written] in a journal.
 fn look_over(bytes: &[u8]) -> JournalSummary {
-    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    let mut look = JournalSummary { end: 0, used, seq: None, rest: JournalTail::Nothing };
+    let mut look = JournalSummary { end: 0, seq: None, rest: JournalTail::Nothing };
     let mut before = None;
     while let Some(Batch { size, seq, commit }) = batch(&bytes[look.end..]) {
         if before >= Some(seq) {
@@ -226,7 +250,7 @@ fn look_over(bytes: &[u8]) -> JournalSummary {
         look.seq = look.seq.max(commit);
         look.end += size;
     }
-    let rest = bytes.get(look.end..used).unwrap_or_default();
+    let rest = bytes.get(look.end..).unwrap_or_default();
     if !rest.is_empty() {
         let has_batch = (1..rest.len()).any(|at| rest[at] == 1 && batch(&rest[at..]).is_some());
         look.rest = if has_batch { JournalTail::Damaged } else { JournalTail::Torn };
@@ -280,4 +304,31 @@ fn batch(bytes: &[u8]) -> Option<Batch> {
     let is_whole =
         end[0] == 3 && end.ends_with(TRAILER) && end[1..9] == xxhash_rust::xxh3::xxh3_64(items).to_le_bytes();
     Some(Batch { size: at + END, seq: number(5, 8)?, commit }).filter(|_| is_whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_ends_with_the_last_byte_that_is_not_zero() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.jnl");
+        const PIECE: usize = 64 << 10;
+        for (size, ones, used) in [
+            (0, vec![], 0),
+            (3 * PIECE, vec![], 0),
+            (3 * PIECE, vec![0], 1),
+            (3 * PIECE + 9, vec![5, 2 * PIECE + 7], 2 * PIECE + 8),
+            (2 * PIECE, vec![PIECE - 1], PIECE),
+            (2 * PIECE + 9, vec![2 * PIECE + 8], 2 * PIECE + 9),
+        ] {
+            let mut bytes = vec![0; size];
+            ones.iter().for_each(|at| bytes[*at] = 1);
+            std::fs::write(&path, &bytes).unwrap();
+            bytes.truncate(used);
+            assert!(written(&path).unwrap() == bytes, "{ones:?} of {size}");
+            assert_eq!(has_content(&path).unwrap(), !ones.is_empty());
+        }
+    }
 }
