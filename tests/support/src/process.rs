@@ -4,7 +4,7 @@
 //! long as the process. `setpriv` asks for that signal: it is part of Debian's base system, and safe Rust cannot.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
@@ -128,10 +128,25 @@ impl Drop for Process {
 
 /// Runs a program to its end.
 pub fn run(what: &str, program: impl AsRef<Path>, set: impl FnOnce(&mut Command)) -> Output {
+    run_with_input(what, program, "", set)
+}
+
+/// As [`run`], of a program that reads this from its stdin. It is written before anything is read, so it must fit into a
+/// pipe.
+pub fn run_with_input(
+    what: &str,
+    program: impl AsRef<Path>,
+    input: &str,
+    set: impl FnOnce(&mut Command),
+) -> Output {
     let mut command = tied_to_this_process(program.as_ref());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     set(&mut command);
-    let child = spawn(command).unwrap_or_else(|error| panic!("{what} does not start: {error}"));
+    let mut child = spawn(command).unwrap_or_else(|error| panic!("{what} does not start: {error}"));
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that has ended without reading says by its status what it thinks of that.
+        let _ = stdin.write_all(input.as_bytes());
+    }
     let output = child.wait_with_output().unwrap_or_else(|error| panic!("{what}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Output { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
