@@ -16,6 +16,10 @@ use crate::services::{Proxy, RabbitMq, blocking};
 /// Few, for each crash of a process costs a lease.
 pub const LIMIT: u32 = 3;
 
+/// RabbitMQ has a queue for each priority within a queue, and takes a third of a second to make one with 255 of them. So
+/// most tests have few, and those about priorities have all as well.
+pub const PRIORITIES: u8 = 10;
+
 pub const NONE: Abilities = Abilities {
     priorities: false,
     unstarted_keep_their_place: false,
@@ -68,45 +72,61 @@ impl Rabbit {
     }
 }
 
+/// A subject of this name.
 macro_rules! subject {
-    ($name:ident, $module:ident, $options:expr, can: $($ability:ident)*) => {
-        pub mod $module {
-            use super::*;
+    ($name:ident, $options:expr, can: $($ability:ident)*) => {
+        pub struct $name(Rabbit);
 
-            pub struct $name(Rabbit);
+        #[async_trait]
+        impl BrokerUnderTest for $name {
+            const DURABILITY: Durability = Durability::Disk;
+            const DELIVERY_LIMIT: u32 = LIMIT;
+            const ABILITIES: Abilities = Abilities { $($ability: true,)* ..NONE };
 
-            #[async_trait]
-            impl BrokerUnderTest for $name {
-                const DURABILITY: Durability = Durability::Disk;
-                const DELIVERY_LIMIT: u32 = LIMIT;
-                const ABILITIES: Abilities = Abilities { $($ability: true,)* ..NONE };
-
-                async fn open() -> Self {
-                    Self(Rabbit::open($options).await)
-                }
-
-                fn broker(&self) -> Arc<dyn Broker> {
-                    self.0.broker.clone()
-                }
-
-                fn store(&self) -> Arc<dyn Store> {
-                    self.0.store.clone()
-                }
-
-                async fn reopen(self) -> Option<Self> {
-                    Some(Self(self.0.reopen().await))
-                }
-
-                async fn crash(self) -> Option<Self> {
-                    Some(Self(self.0.crash().await))
-                }
+            async fn open() -> Self {
+                Self(Rabbit::open($options).await)
             }
 
-            celeriac::broker_conformance!($name, durable);
-            celeriac::broker_conformance!($name, durable failed);
+            fn broker(&self) -> Arc<dyn Broker> {
+                self.0.broker.clone()
+            }
+
+            fn store(&self) -> Arc<dyn Store> {
+                self.0.store.clone()
+            }
+
+            async fn reopen(self) -> Option<Self> {
+                Some(Self(self.0.reopen().await))
+            }
+
+            async fn crash(self) -> Option<Self> {
+                Some(Self(self.0.crash().await))
+            }
         }
     };
 }
 
-subject!(Classic, classic, options().max_priority(255), can: priorities unstarted_keep_their_place);
-subject!(Quorum, quorum, options().queue_type(QueueType::Quorum), can:);
+pub mod classic {
+    use super::*;
+
+    subject!(Classic, options().max_priority(PRIORITIES), can: priorities unstarted_keep_their_place);
+    celeriac::broker_conformance!(Classic, durable);
+    celeriac::broker_conformance!(Classic, durable failed);
+}
+
+pub mod quorum {
+    use super::*;
+
+    subject!(Quorum, options().queue_type(QueueType::Quorum), can:);
+    celeriac::broker_conformance!(Quorum, durable);
+    celeriac::broker_conformance!(Quorum, durable failed);
+}
+
+mod all_priorities {
+    use super::*;
+
+    subject!(AllPriorities, options().max_priority(u8::MAX), can: priorities unstarted_keep_their_place);
+    celeriac::broker_conformance! { @tests AllPriorities:
+        high_priority_first urgent_overtakes_a_full_prefetch etas_due_together what_waits_survives
+    }
+}

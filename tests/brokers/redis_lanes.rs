@@ -11,7 +11,7 @@ use celeriac::broker::{Broker, Delivery, Lanes as _, RedisLanesBroker, Settle};
 use celeriac::store::{RedisOptions, RedisStore, Store};
 use celeriac::task::{Durability, LaneName, Message, RUN_ONCE_HEADER, SerialHeader};
 
-use crate::amqp::{LIMIT, NONE, options};
+use crate::amqp::{LIMIT, NONE, PRIORITIES, options};
 use crate::services::{Proxy, RabbitMq, Redis, await_condition, blocking};
 
 /// A broker of lanes; a process that dies is one whose connections to RabbitMQ are cut, and which renews no lease.
@@ -30,9 +30,19 @@ impl RedisLanes {
     }
 
     pub async fn with(url: String, prefix: String, address: String, lease: Duration) -> Self {
+        Self::with_priorities(PRIORITIES, url, prefix, address, lease).await
+    }
+
+    async fn with_priorities(
+        priorities: u8,
+        url: String,
+        prefix: String,
+        address: String,
+        lease: Duration,
+    ) -> Self {
         let proxy = blocking(|| Proxy::start(RabbitMq::shared().address())).await;
-        let inner =
-            AmqpBroker::connect(&proxy.url(&url), options().max_priority(255)).await.expect("RabbitMQ");
+        let options = options().max_priority(priorities);
+        let inner = AmqpBroker::connect(&proxy.url(&url), options).await.expect("RabbitMQ");
         let mut redis = RedisOptions::default();
         redis.global_keyprefix = Some(prefix.clone());
         redis.lane_lease = lease;
@@ -87,6 +97,37 @@ impl BrokerUnderTest for RedisLanes {
 celeriac::broker_conformance!(RedisLanes);
 celeriac::broker_conformance!(RedisLanes, durable lanes);
 celeriac::broker_conformance!(RedisLanes, failed);
+
+mod all_priorities {
+    use super::*;
+
+    struct AllPriorities(RedisLanes);
+
+    #[async_trait]
+    impl BrokerUnderTest for AllPriorities {
+        const DURABILITY: Durability = RedisLanes::DURABILITY;
+        const DELIVERY_LIMIT: u32 = RedisLanes::DELIVERY_LIMIT;
+        const ABILITIES: Abilities = RedisLanes::ABILITIES;
+
+        async fn open() -> Self {
+            let (url, name) = place().await;
+            let redis = blocking(|| Redis::shared().url()).await;
+            Self(RedisLanes::with_priorities(u8::MAX, url, name, redis, LEASE).await)
+        }
+
+        fn broker(&self) -> Arc<dyn Broker> {
+            self.0.broker()
+        }
+
+        fn store(&self) -> Arc<dyn Store> {
+            self.0.store()
+        }
+    }
+
+    celeriac::broker_conformance! { @tests AllPriorities:
+        high_priority_first urgent_overtakes_a_full_prefetch etas_due_together
+    }
+}
 
 /// Longer than RabbitMQ takes to confirm a message on a busy machine: what is not confirmed in a lease is sent once more.
 const LEASE: Duration = Duration::from_secs(4);
