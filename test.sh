@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The test command: everything that has to hold, on a fresh Debian machine with Rust installed.
 #
-#   ./test.sh            format, lint, docs, then all tests (unit, property, conformance, crash, examples)
+#   ./test.sh            format, lint, all tests (unit, property, conformance, crash, examples), the documentation
 #
-# It runs as root where it must mount small file systems for the full-disk tests. It installs these packages of Debian's
-# where they are missing, and keeps apt from starting what is in them:
+# It runs as root, for it mounts file systems: one in memory for the files of the tests, and those of the full-disk tests.
+# It installs these packages of Debian's where they are missing, and keeps apt from starting what is in them:
 #   gcc mount                 to build, and for the full-disk tests
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
@@ -20,13 +20,16 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 started=$SECONDS
-declare -A lanes=() # the process groups of what runs beside
+lanes=() # the process groups of what runs side by side
 
 leave() {
-    rm -f "${policy:-}"
     for group in "${lanes[@]}"; do
         kill -- "-$group" 2>/dev/null || true
     done
+    [ -z "${installing:-}" ] || wait "$installing" || true # a package is not left half installed
+    rm -f "${policy:-}"
+    # What failed tests leave is kept, and said.
+    [ -z "${files:-}" ] || [ -n "${failed:-}" ] || { umount -R -l "$files" && rmdir "$files"; }
 }
 trap leave EXIT
 
@@ -48,10 +51,6 @@ where_the_time_went() {
 
 # What the tests say is kept, so that what failed can be told once more at the end.
 log=target/tests.log
-
-told() { # told COMMAND...
-    "$@" 2>&1 | tee -a "$log"
-}
 
 # Whoever looks at a long output sees its end. So that has the names of the failed tests, each below its target, and then what
 # they say: the first lines, and those from where it panics. Of a target that ended in the middle it has the last lines.
@@ -89,105 +88,165 @@ what_failed() {
     ' "$log"
 }
 
+packages=() # the missing ones
+
 need() { # need COMMAND PACKAGE
-    command -v "$1" >/dev/null || get "$1" "$2"
+    command -v "$1" >/dev/null || packages+=("$2")
 }
 
-get() { # get WHAT PACKAGE
-    say "installing $2"
-    if [ "$(id -u)" != 0 ]; then
-        echo "test.sh: '$1' is missing and this is not root: run 'apt-get install $2' first" >&2
-        exit 1
-    fi
-    [ -n "${updated:-}" ] || { apt-get update -qq; updated=1; }
-    # By this file the administrator of a Debian machine says that packages are not to start their services.
-    if [ ! -e /usr/sbin/policy-rc.d ]; then
-        policy=/usr/sbin/policy-rc.d
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod +x "$policy"
-    fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$2" >/dev/null
+# Not synced file by file: who loses power here begins anew.
+install() { # install PACKAGE...
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Options::=--force-unsafe-io "$@"
 }
 
 if ! command -v cargo >/dev/null; then
     echo "test.sh: no cargo: install Rust 1.95 or later (https://rustup.rs) and run this again" >&2
     exit 1
 fi
-need cc gcc
+if [ "$(id -u)" != 0 ]; then
+    echo "test.sh: it mounts small file systems and installs packages, which needs root: run this as root" >&2
+    exit 1
+fi
+mkdir -p target
+# By this file the administrator of a Debian machine says that packages are not to start their services.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    policy=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+fi
+if ! command -v cc >/dev/null; then
+    say "installing gcc"
+    install gcc >/dev/null
+fi
 need mount mount
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need redis-server redis-server
-compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || get postgres postgresql
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
 need mariadbd mariadb-server
 need mariadb-install-db mariadb-server
 need chromium chromium
 need chromedriver chromium-driver
 need promtool prometheus
 need setpriv util-linux
-need /usr/bin/python3 python3-venv
-/usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || get ensurepip python3-venv
-
-if [ "$(id -u)" != 0 ]; then
-    echo "test.sh: the full-disk tests mount a small tmpfs, which needs root: run this as root" >&2
-    exit 1
+/usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+if [ "${#packages[@]}" != 0 ]; then
+    echo "installing, while the tests are built: ${packages[*]}"
+    install "${packages[@]}" >target/packages.log 2>&1 &
+    installing=$!
 fi
 
 say "format"
 cargo fmt --all --check
 
-say "docs"
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --quiet
-
-# One pass builds the tests, examples and benches and lints them: cargo calls clippy in the place of the compiler, which
-# builds as the compiler does. These two variables are what `cargo clippy -- -D warnings` sets.
+# One pass builds the tests and benches and lints them: cargo calls clippy in the place of the compiler, which builds as
+# the compiler does. These two variables are what `cargo clippy -- -D warnings` sets.
 export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 say "lint, and building the tests"
-cargo test --workspace --all-features --lib --bins --tests --benches --no-run --quiet
+cargo test --workspace --all-features --lib --bins --tests --benches --example custom_broker --no-run --quiet
 # Tests start the examples as programs. Named as targets of `cargo test`, examples would be built as tests instead.
 cargo build --workspace --all-features --examples --quiet
 
+if [ -n "${installing:-}" ]; then
+    say "the rest of the installation"
+    wait "$installing" || {
+        cat target/packages.log
+        exit 1
+    }
+    installing=
+fi
+
 say "tests"
-# Two lanes run side by side, because most tests wait more than they compute. One lane has the targets that start services,
-# one after the other: two RabbitMQs starve each other on two cores. The other lane has all that needs no service.
-services=(amqp brokers celery_suite commit_table flower interop otel redis_store rpc_store services_smoke stores faults)
+# The stores of the tests sync each commit. In memory that costs nothing, and what a killed process has written is there
+# as well.
+files=$(mktemp -d)
+mount -t tmpfs -o mode=1777 tmpfs "$files"
+export TMPDIR=$files
+
+# Three of these run at a time, because most tests wait more than they compute. Those that take long come first; the
+# targets that are not named here run in the last one.
+queue=()
+named=()
+next() { # next ARGUMENT..., of `cargo test`
+    queue+=("$*")
+    for argument in "$@"; do
+        named+=("$argument")
+    done
+}
+next --test=faults -- --part=1/2
+next --lib --bins --example custom_broker
+next --test=brokers
+next --test=faults -- --part=2/2
+next --doc
+for name in interop runtime amqp console celery_suite embedded_store crash commit_table soil_pages stores flower \
+    process_pool redis_store services_smoke otel rpc_store; do
+    next "--test=$name"
+done
 rest=()
-for file in tests/*.rs tests/*/main.rs tests/compile_fail/tests/*.rs; do
+for file in tests/*.rs tests/*/main.rs; do
     name=${file%/main.rs}
-    name=$(basename "$name" .rs)
-    case " ${services[*]} " in
+    name=--test=$(basename "$name" .rs)
+    case " ${named[*]} " in
     *" $name "*) ;;
     *) rest+=("$name") ;;
     esac
 done
-targets() { # targets TARGET...
-    cargo test --workspace --all-features --no-fail-fast "${@/#/--test=}"
-}
-with_services() {
-    local name failed=0
-    for name in "${services[@]}"; do # cargo would take them in the order of their names
-        targets "$name" || failed=1
+next "${rest[@]}"
+
+run() ( # run ARGUMENT...
+    case $* in
+    --test=amqp | --test=brokers) export RUST_TEST_THREADS=4 ;; # they mostly wait for RabbitMQ
+    --doc) export RUSTDOC=$PWD/.ci/rustdoc ;;                   # it makes the pages, too
+    esac
+    cargo test --workspace --all-features --no-fail-fast "$@"
+)
+
+# A lane takes what is next until nothing is left, and tells what each of them said when it is over.
+lane() {
+    local next begun status
+    while next=$(take); do
+        begun=$SECONDS status=ok
+        # shellcheck disable=SC2086 # they are words
+        run ${queue[next]} >"target/tests-$next.log" 2>&1 || status=FAILED
+        printf '%8d  %s  cargo test %s\n' "$((SECONDS - begun))" "$status" "${queue[next]}" >>"$ended"
+        flock target/telling.lock tee -a "$log" <"target/tests-$next.log"
+        rm "target/tests-$next.log"
     done
-    return "$failed"
+}
+take() {
+    exec 9>target/taking.lock
+    flock 9
+    local next
+    next=$(<target/next)
+    [ "$next" -lt "${#queue[@]}" ] || return 1
+    echo "$((next + 1))" >target/next
+    echo "$next"
 }
 
+ended=target/ended.log
+: >"$log" >"$ended"
+echo 0 >target/next
+for _ in 1 2 3; do
+    set -m # a lane is in a process group of its own
+    lane &
+    set +m
+    lanes+=("$!")
+done
 failed=
-: >"$log"
-set -m # the lane is in a process group of its own
-with_services >target/lane-services.log 2>&1 &
-set +m
-lanes[services]=$!
-told cargo test --workspace --all-features --no-fail-fast --lib --bins --example custom_broker "${rest[@]/#/--test=}" || failed+=" rest"
-told cargo test --workspace --all-features --doc || failed+=" doc"
-say "the rest of the tests with services"
-wait "${lanes[services]}" || failed+=" services"
-unset "lanes[services]"
-told cat target/lane-services.log
-if [ -n "$failed" ]; then
-    where_the_time_went
-    what_failed
-    echo "test.sh: these parts failed, and their output is above:$failed" >&2
-    exit 1
-fi
+while [ "${#lanes[@]}" != 0 ]; do
+    wait "${lanes[0]}" || failed=1
+    lanes=("${lanes[@]:1}")
+done
 
 where_the_time_went
+printf '\n%8s  tests, three at a time\n' seconds
+cat "$ended"
+if [ -n "$failed" ] || [ "$(grep -c '^ *[0-9]*  ok  ' "$ended")" != "${#queue[@]}" ]; then
+    failed=1
+    what_failed
+    printf '\ntest.sh: these parts failed, and their output is above:\n' >&2
+    grep '^ *[0-9]*  FAILED  ' "$ended" >&2 || true
+    echo "What the failed tests left in files is in $files, which is in memory: umount it when you have seen it." >&2
+    exit 1
+fi
 printf '\n== all green after %d s\n' "$((SECONDS - started))"

@@ -26,7 +26,7 @@ async fn takes(ctx: Context, milliseconds: u64) -> u64 {
 async fn a_task_longer_than_the_consumer_timeout_runs_once() {
     const TIMEOUT: Duration = Duration::from_secs(10);
     let node = blocking(|| RabbitMqOptions::new().consumer_timeout(TIMEOUT).start()).await;
-    for queue_type in [QueueType::Classic, QueueType::Quorum] {
+    let runs_once = async |queue_type: QueueType| {
         let name = queue_type.as_str();
         let made = node.clone();
         let url = blocking(move || made.vhost(name)).await;
@@ -42,7 +42,8 @@ async fn a_task_longer_than_the_consumer_timeout_runs_once() {
         assert_eq!(notes(long.id()), ["started"]);
         assert!(!lost_patience(&node), "{}", node.log());
         celeriac.shutdown().await.unwrap();
-    }
+    };
+    tokio::join!(runs_once(QueueType::Classic), runs_once(QueueType::Quorum));
 }
 
 /// Without the guard queue the same task loses its channel: what is tested above can fail.

@@ -16,8 +16,8 @@ use crate::services::{Proxy, RabbitMq, blocking};
 /// Few, for each crash of a process costs a lease.
 pub const LIMIT: u32 = 3;
 
-/// RabbitMQ has a queue for each priority within a queue, and takes a third of a second for one with 255 of them. So most tests
-/// have few, and those about priorities have all as well.
+/// RabbitMQ has a queue for each priority within a queue, and takes a third of a second to make one with 255 of them. So
+/// most tests have few, and those about priorities have all as well.
 pub const PRIORITIES: u8 = 10;
 
 pub const NONE: Abilities = Abilities {

@@ -7,7 +7,8 @@ use std::time::Instant;
 /// A case by its name.
 pub type Case = (&'static str, fn());
 
-/// `child` plays the role that the environment names.
+/// `child` plays the role that the environment names. Of two programs that run side by side, one is told `--part=1/2`
+/// and runs every other case from the first one on, and one is told `--part=2/2` and runs the rest.
 pub fn run(cases: &[Case], child: fn(&str) -> ExitCode) -> ExitCode {
     if let Ok(role) = std::env::var("CRASH_ROLE") {
         return child(&role);
@@ -19,7 +20,9 @@ pub fn run(cases: &[Case], child: fn(&str) -> ExitCode) -> ExitCode {
     }
     let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let exact = arguments.iter().any(|argument| argument == "--exact");
-    let chosen = cases.iter().filter(|(name, _)| {
+    let (part, parts) =
+        arguments.iter().find_map(|argument| argument.strip_prefix("--part=")).map_or((1, 1), read);
+    let chosen = cases.iter().skip(part - 1).step_by(parts).filter(|(name, _)| {
         wanted.is_empty() || wanted.iter().any(|w| if exact { name == w } else { name.contains(w.as_str()) })
     });
     let (mut passed, mut failed) = (0, 0);
@@ -39,4 +42,14 @@ pub fn run(cases: &[Case], child: fn(&str) -> ExitCode) -> ExitCode {
         begin.elapsed().as_secs_f64()
     );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `1/2`: the first of two parts.
+fn read(part: &str) -> (usize, usize) {
+    let numbers =
+        part.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    let is_one = |(part, parts): &(usize, usize)| (1..=*parts).contains(part);
+    numbers
+        .filter(is_one)
+        .unwrap_or_else(|| panic!("`--part={part}` is none; `--part=1/2` is the first of two"))
 }

@@ -184,8 +184,8 @@ fn journals(db: &Path) -> Result<Vec<(u64, PathBuf)>, BrokerError> {
     Ok(journals)
 }
 
-/// The bytes of a journal up to the last one that is not zero. What was allocated ahead is mostly all there is, 64 MiB at a time;
-/// it is read in pieces and compared with zeros, and not kept.
+/// The bytes of a journal up to the last one that is not zero. What was allocated ahead, 64 MiB at a time, is mostly all
+/// there is; it is read in pieces and compared with zeros, and not kept.
 fn written(path: &Path) -> Result<Vec<u8>, BrokerError> {
     const PIECE: usize = 64 << 10;
     let zeros = [0; PIECE];

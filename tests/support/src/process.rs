@@ -131,7 +131,8 @@ pub fn run(what: &str, program: impl AsRef<Path>, set: impl FnOnce(&mut Command)
     run_with_input(what, program, "", set)
 }
 
-/// As [`run`], of a program that reads this from its stdin. It is written before anything is read, so it must fit into a pipe.
+/// As [`run`], of a program that reads this from its stdin. It is written before anything is read, so it must fit into a
+/// pipe.
 pub fn run_with_input(
     what: &str,
     program: impl AsRef<Path>,

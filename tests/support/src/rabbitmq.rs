@@ -149,9 +149,9 @@ impl RabbitMq {
         self.call(expressions).unwrap_or_else(|| self.ctl(&["eval", expressions]))
     }
 
-    /// As [`eval`](Self::eval), by a small program in C: `rabbitmqctl` starts an Erlang machine of its own each time, which
-    /// takes half a second of a processor. `None` if that program is missing or cannot reach the node, for it needs a host
-    /// name that resolves.
+    /// As [`eval`](Self::eval), by a small program in C: `rabbitmqctl` starts an Erlang machine of its own each time,
+    /// which takes half a second of a processor. `None` if that program is missing or cannot reach the node, for it needs
+    /// a host name that resolves.
     fn call(&self, expressions: &str) -> Option<String> {
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let tool = Path::new("/usr/lib/erlang/bin/erl_call");
