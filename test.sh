@@ -183,7 +183,7 @@ for name in interop runtime amqp console celery_suite embedded_store crash commi
     next "--test=$name"
 done
 rest=()
-for file in tests/*.rs tests/*/main.rs; do
+for file in tests/*.rs tests/*/main.rs tests/compile_fail/tests/*.rs; do
     name=${file%/main.rs}
     name=--test=$(basename "$name" .rs)
     case " ${named[*]} " in
