@@ -178,7 +178,7 @@ next --lib --bins --example custom_broker
 next --test=brokers
 next --test=faults -- --part=2/2
 next --doc
-for name in interop runtime amqp console celery_suite embedded_store crash commit_table soil_pages stores flower \
+for name in interop runtime compile_fail amqp console celery_suite embedded_store crash commit_table soil_pages stores flower \
     process_pool redis_store services_smoke otel rpc_store; do
     next "--test=$name"
 done
