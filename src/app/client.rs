@@ -148,7 +148,9 @@ impl CeleriacInner {
 /// the end is kept, so that whoever looks next sees it. A task whose end is not kept waits again somewhere.
 async fn once_kept(kept: oneshot::Receiver<bool>, knows_all: bool) -> Revoked {
     if knows_all {
-        return if kept.await == Ok(true) { Revoked::Done } else { Revoked::Moving };
+        // Whoever asks again is told why, if the broker cannot keep it.
+        let kept = answered(PATIENCE, kept).await;
+        return if matches!(kept, Ok(Ok(true))) { Revoked::Done } else { Revoked::Moving };
     }
     // The store has the revocation, so it holds even while a broker that is away cannot be told of the end.
     let _ = answered(PATIENCE, kept).await;

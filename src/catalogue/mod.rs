@@ -126,7 +126,7 @@ use crate::core::token_bucket::RateLimit;
 use crate::task::{Periodic, TaskDefaults};
 
 use environment::Environment;
-use queue_index::QueueIndex;
+use queue_index::RowPlaces;
 
 /// The queue of tasks that name no queue, unless the file says otherwise. Celery has the same default.
 pub const DEFAULT_QUEUE: &str = "celery";
@@ -177,7 +177,7 @@ pub struct Catalogue {
     /// The position of each row in the file, by the name of the queue.
     positions: BTreeMap<String, Position>,
     /// Where the rows are among [`queues`](Self::queues), if a program goes by this catalogue.
-    index: QueueIndex,
+    index: RowPlaces,
 }
 
 impl Default for Catalogue {
@@ -208,7 +208,7 @@ impl Catalogue {
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
-            index: QueueIndex::default(),
+            index: RowPlaces::default(),
         }
     }
 

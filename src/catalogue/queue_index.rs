@@ -12,22 +12,22 @@ use super::{Catalogue, QueueRow};
 
 /// The place of each row; `None`: nobody has asked for them.
 #[derive(Debug, Default)]
-pub(super) struct QueueIndex(Option<HashMap<String, usize, RandomState>>);
+pub(super) struct RowPlaces(Option<HashMap<String, usize, RandomState>>);
 
-impl Clone for QueueIndex {
+impl Clone for RowPlaces {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for QueueIndex {
+impl PartialEq for RowPlaces {
     /// The places follow from the rows, so they make no difference.
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl QueueIndex {
+impl RowPlaces {
     /// Notes the place of one more row, which is behind all others.
     pub(super) fn add(&mut self, name: &str, place: usize) {
         if let Some(places) = &mut self.0 {
@@ -44,7 +44,7 @@ impl Catalogue {
         for (place, row) in self.queues.iter().enumerate() {
             places.entry(row.name.clone()).or_insert(place);
         }
-        self.index = QueueIndex(Some(places));
+        self.index = RowPlaces(Some(places));
         self
     }
 

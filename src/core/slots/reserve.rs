@@ -22,13 +22,13 @@ const TELLING: u64 = HOUR / 12;
 /// The promises of the queues of a pool, the tightest first.
 #[derive(Clone, Debug)]
 pub(super) struct Promises {
-    promises: Vec<KeptPromise>,
+    promises: Vec<PoolPromise>,
     /// The number of slots that are kept free for each, as it was stated.
     stated: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
-struct KeptPromise {
+struct PoolPromise {
     target: Duration,
     /// The runs that go on and block it.
     blockers: usize,
@@ -48,7 +48,7 @@ impl Promises {
         if self.promises.get(place).is_some_and(|promise| promise.target == target) {
             return false;
         }
-        self.promises.insert(place, KeptPromise { target, blockers: 0, demand: Demand::default() });
+        self.promises.insert(place, PoolPromise { target, blockers: 0, demand: Demand::default() });
         true
     }
 

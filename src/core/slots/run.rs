@@ -130,6 +130,7 @@ impl Slots {
             && let Some(run) = self.withdraw(run)
         {
             self.line_up(queue, run.tenant, run.key, run.item, now);
+            self.settle(run.tenant, now); // it has had less by now, also if this task is not the first of its line
         }
     }
 

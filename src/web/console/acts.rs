@@ -25,7 +25,7 @@ use super::pages::acted_filter;
 use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::{Console, task_facts, token, words};
-use crate::actors::BeatError;
+use crate::actors::{BeatError, PATIENCE, answered};
 use crate::app::BulkAction;
 use crate::broker::{TaskEdit, TaskFilter};
 use crate::core::brake::BrakeAction;
@@ -296,9 +296,10 @@ impl OperatorAct {
                 if !client.revoke(id, *terminate).await? {
                     return Ok("there was nothing to revoke: it was over".to_owned());
                 }
-                let outcome = match (client.state(id).await, terminate) {
-                    (Ok(State::Started), true) => "its run is told to end, and it is not tried again",
-                    (Ok(State::Started), false) => "its run goes on, and it is not tried again",
+                // Whoever runs it may be the one that does not answer, and the revocation holds all the same.
+                let outcome = match (answered(PATIENCE, client.state(id)).await, terminate) {
+                    (Ok(Ok(State::Started)), true) => "its run is told to end, and it is not tried again",
+                    (Ok(Ok(State::Started)), false) => "its run goes on, and it is not tried again",
                     _ => "it is revoked",
                 };
                 Ok(outcome.to_owned())

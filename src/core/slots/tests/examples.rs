@@ -289,6 +289,23 @@ fn a_debt_lasts_while_others_wait_and_is_gone_when_nothing_does() {
     assert_eq!(names(&pool), ["small"], "a slot is free, and nothing waits for it");
 }
 
+/// A grant is taken back while a task of the same tenant stands before it.
+#[test]
+fn a_tenant_whose_grant_is_taken_back_is_found_again() {
+    let mut pool = pool(1, &[(HOUR, 10 * MINUTE)]);
+    arrive(&mut pool, 0, 1, "first", at(0));
+    arrive(&mut pool, 0, 2, "first", at(0));
+    arrive(&mut pool, 0, 3, "second", at(0));
+    pool.dispatch(at(0)); // the grant of the first task ends the turn of its tenant
+    let urgent = WaitingTask { tag: 9, tenant: Some("first"), task: "t", priority: 5, since: at(1) };
+    pool.arrive(0, urgent, at(1));
+    assert!(pool.remove(0, 3, at(1)), "the other tenant's task is gone");
+    pool.report(0, 0, true, at(2));
+    assert!(tags(&mut pool, 0, at(2)).is_empty(), "no worker is free, so the grant is taken back");
+    pool.report(0, 1, true, at(3));
+    assert_eq!(tags(&mut pool, 0, at(3)), [9]);
+}
+
 /// What a run costs is not known when it starts. It is charged more while it goes on.
 #[test]
 fn who_was_thought_cheap_is_charged_while_the_run_goes_on() {

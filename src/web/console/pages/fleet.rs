@@ -14,7 +14,7 @@ use crate::core::Timestamp;
 use crate::core::json_time::optional_iso;
 use crate::task::clock::now;
 use crate::web::console::parts::StatusMark;
-use crate::web::console::rights::Viewer;
+use crate::web::console::rights::{Permission, Viewer};
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
@@ -94,7 +94,8 @@ impl WorkerNode {
 
     /// The same, without the runs that whoever looks may not see.
     fn seen_by(mut self, viewer: &Viewer) -> Self {
-        if viewer.sees_all() {
+        // The other programs of a fleet may have queues that the catalogue of this one does not name.
+        if viewer.may_everywhere(Permission::See) {
             return self;
         }
         self.runs.retain(|run| run.queue.as_deref().is_some_and(|queue| viewer.sees(queue)));
