@@ -22,7 +22,7 @@ const MOST_RECENT: usize = 16;
 
 /// Lines that may start something, taken together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Field {
+pub(super) struct LineTotals {
     /// The number of the lines.
     pub(super) lines: usize,
     pub(super) weight: u128,
@@ -32,7 +32,7 @@ pub(super) struct Field {
     pub(super) least: Option<(Spent, usize)>,
 }
 
-impl Field {
+impl LineTotals {
     /// The mean of what the tenants have had, by their weights.
     pub(super) fn mean(&self) -> Spent {
         self.weighted / self.weight.max(1)
@@ -145,7 +145,7 @@ impl TenantAccounts {
     }
 
     /// All lines that contend, taken together.
-    pub(super) fn all_contenders(&mut self) -> Field {
+    pub(super) fn all_contenders(&mut self) -> LineTotals {
         let (all, accounts) = (&mut self.contenders, &mut self.accounts);
         let least = all.by_spent.first_risen(|(key, number)| {
             let account = accounts.get_mut(*number)?;
@@ -155,7 +155,7 @@ impl TenantAccounts {
             account.key = Some(account.counted);
             Some((account.counted, *number))
         });
-        Field { lines: all.lines, weight: all.weight, weighted: all.weighted, least }
+        LineTotals { lines: all.lines, weight: all.weight, weighted: all.weighted, least }
     }
 
     /// The weights of the lines of a queue, and what their tenants have had, each times its weight. So many lines of it
@@ -264,10 +264,10 @@ mod tests {
     #[test]
     fn a_tenant_counts_once_for_each_of_its_lines() {
         let mut book = TenantAccounts::default();
-        assert_eq!((book.all_contenders(), book.all_contenders().mean()), (Field::default(), 0));
+        assert_eq!((book.all_contenders(), book.all_contenders().mean()), (LineTotals::default(), 0));
         let many = contend(&mut book, "many", 100, 3);
         let one = contend(&mut book, "one", 20, 1);
-        let sums = |weighted, least| Field { lines: 4, weight: 4_000, weighted, least: Some(least) };
+        let sums = |weighted, least| LineTotals { lines: 4, weight: 4_000, weighted, least: Some(least) };
         assert_eq!((book.all_contenders(), book.contenders.tenants()), (sums(320_000, (20, one)), 2));
         assert_eq!(book.all_contenders().mean(), 80);
         book.accounts[one].held = 130;
@@ -280,10 +280,10 @@ mod tests {
         book.line_leaves(one, 0);
         assert_eq!((book.all_contenders().mean(), book.contenders.tenants()), (100, 1));
         book.line_leaves(many, 1);
-        let left = Field { lines: 2, weight: 2_000, weighted: 200_000, least: Some((100, many)) };
+        let left = LineTotals { lines: 2, weight: 2_000, weighted: 200_000, least: Some((100, many)) };
         assert_eq!((book.all_contenders(), book.contenders.lines()), (left, 2));
-        assert_eq!(left.of_one(1), Field { lines: 1, weight: 1_000, weighted: 100_000, ..left });
-        assert_eq!(left.of_one(0), Field::default(), "none of its lines may start anything");
+        assert_eq!(left.of_one(1), LineTotals { lines: 1, weight: 1_000, weighted: 100_000, ..left });
+        assert_eq!(left.of_one(0), LineTotals::default(), "none of its lines may start anything");
         let mut untold: Vec<usize> = std::iter::from_fn(|| book.next_untold()).collect();
         untold.sort_unstable();
         assert_eq!((untold, book.next_untold()), (vec![many, one], None), "each of them once");
@@ -334,7 +334,7 @@ mod tests {
             assert!(book.contenders.untold.len() <= 2 * book.accounts.len() + SLACK);
         }
         assert_eq!((book.accounts.len(), book.contenders.tenants()), (2, 1));
-        let left = Field { lines: 1, weight: 1_000, weighted: 7_000, least: Some((7, stays)) };
+        let left = LineTotals { lines: 1, weight: 1_000, weighted: 7_000, least: Some((7, stays)) };
         assert_eq!((book.all_contenders(), book.contenders.recent.len()), (left, 0));
         assert_eq!((book.next_untold(), book.next_untold()), (Some(stays), None));
     }

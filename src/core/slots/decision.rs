@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Slots;
-use super::contenders::Field;
+use super::contenders::LineTotals;
 use super::fault::Fault;
 use super::line::{Contest, Head};
 use super::queue::PooledQueue;
@@ -140,14 +140,14 @@ impl Slots {
 
     /// What starts next in one of these queues.
     fn choose_of(&mut self, able: &[usize], open_to: usize, now: Timestamp) -> Option<Choice> {
-        let field = self.field(able, open_to);
-        let (least, who) = field.least?;
-        if field.lines == self.tenants.contenders.lines() {
+        let totals = self.totals(able, open_to);
+        let (least, who) = totals.least?;
+        if totals.lines == self.tenants.contenders.lines() {
             self.tenants.lift_floor(who);
         }
-        let mean = field.mean();
+        let mean = totals.mean();
         let pace_of_least = self.tenants.accounts[who].pace;
-        let measure = Measure { mean, least, pace_of_least, weight: field.weight };
+        let measure = Measure { mean, least, pace_of_least, weight: totals.weight };
         self.note_owed(&measure, now);
         loop {
             let best = self.best(able, open_to, now)?;
@@ -165,7 +165,7 @@ impl Slots {
     }
 
     /// The lines that may start something, which are of these queues, taken together.
-    fn field(&mut self, able: &[usize], open_to: usize) -> Field {
+    fn totals(&mut self, able: &[usize], open_to: usize) -> LineTotals {
         let lines = able.iter().map(|number| self.queues[*number].lines_to(open_to)).sum::<usize>();
         if lines == self.tenants.contenders.lines() {
             return self.tenants.all_contenders();
@@ -174,12 +174,12 @@ impl Slots {
         if self.tenants.contenders.tenants() == 1 {
             return self.tenants.all_contenders().of_one(lines);
         }
-        let mut field = Field::default();
+        let mut totals = LineTotals::default();
         if lines > 0 {
             self.tell_spent();
-            able.iter().for_each(|number| self.queues[*number].add_up(open_to, &mut field));
+            able.iter().for_each(|number| self.queues[*number].add_up(open_to, &mut totals));
         }
-        field
+        totals
     }
 
     /// Of all owed heads that may start, the one that its promise puts first.

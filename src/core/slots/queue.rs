@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::contenders::Field;
+use super::contenders::LineTotals;
 use super::cost::micros;
 use super::fault::Fault;
 use super::line::{Contest, Head, Item, Line, LineKey, LinePlace, Lines};
@@ -118,14 +118,14 @@ impl PooledQueue {
     }
 
     /// Adds its lines up whose heads block so many promises at most. Their contests were told what tenants have had.
-    pub(super) fn add_up(&mut self, open_to: usize, field: &mut Field) {
+    pub(super) fn add_up(&mut self, open_to: usize, totals: &mut LineTotals) {
         for number in self.occupied.iter().copied().take_while(|number| *number <= open_to) {
             let contest = &mut self.contests[number];
             let (weight, weighted) = contest.sums();
-            field.lines += contest.lines();
-            field.weight += weight;
-            field.weighted = field.weighted.saturating_add(weighted);
-            field.least = [field.least, contest.least(number, &self.lines)].into_iter().flatten().min();
+            totals.lines += contest.lines();
+            totals.weight += weight;
+            totals.weighted = totals.weighted.saturating_add(weighted);
+            totals.least = [totals.least, contest.least(number, &self.lines)].into_iter().flatten().min();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::contenders::Field;
+use super::super::contenders::LineTotals;
 use super::super::line::LinePlace;
 use super::super::queue::PooledQueue;
 use super::super::tenant::Shelf;
@@ -113,11 +113,11 @@ fn contenders_agree(slots: &Slots) -> Result<(), String> {
     let mut slots = slots.clone();
     let (all, tenants) = (slots.tenants.all_contenders(), slots.tenants.contenders.tenants());
     slots.tell_spent();
-    let (mut told, open_to) = (Field::default(), slots.promises.len());
+    let (mut told, open_to) = (LineTotals::default(), slots.promises.len());
     slots.queues.iter_mut().for_each(|queue| queue.add_up(open_to, &mut told));
     let mut with_lines: Vec<usize> =
         slots.queues.iter().flat_map(contending).map(|(tenant, _)| tenant).collect();
-    let mut found = Field::default();
+    let mut found = LineTotals::default();
     for tenant in &with_lines {
         let account = &slots.tenants.accounts[*tenant];
         let (spent, weight) = (account.spent(), u128::from(account.weight));
