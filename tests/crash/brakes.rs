@@ -83,8 +83,10 @@ async fn settled(celeriac: &Celeriac) -> Result<(), Failure> {
     }
 }
 
+/// The record of a task. One that no queue counts any more may be on the way to its record; one that is lost is an error at once.
 async fn record(celeriac: &Celeriac, id: &TaskId) -> Result<TaskResult, Failure> {
-    Ok(celeriac.client().result(id).await?.ok_or_else(|| format!("no record of {id}"))?)
+    let record = tokio::time::timeout(PATIENCE / 2, celeriac.client().wait(id)).await;
+    Ok(record.map_err(|_| format!("no record of {id}"))??)
 }
 
 fn is(record: &TaskResult, state: State, queue: &str) -> Result<(), Failure> {
