@@ -99,10 +99,10 @@ fn failures_are_shown_one_by_one_a_group_as_one_and_cancelling_works() {
         chromium.eval(&format!(
             "(function pull() {{
                 fetch('{path}', {{method: 'POST', body: '{{}}'}})
-                    .then(answer => answer.ok ? document.title = '{lever}d' : pull());
+                    .then(answer => answer.ok ? window.pulled = '{lever}' : pull());
             }})(), null"
         ));
-        chromium.until(&format!("document.title === '{lever}d'"));
+        chromium.until(&format!("window.pulled === '{lever}'"));
     };
     lever("pause");
     start(&chromium, &program, "group");
