@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 
 use super::act::{BulkAct, BulkAction, PREFIX, cancel_in};
 use crate::actors::queue::Surrendered;
@@ -156,30 +156,35 @@ impl BulkRun {
     /// does what is found. So each look reads every task once, however many of them are meant.
     async fn look_through(&mut self, failures: &mut Failures) -> Result<BulkLook, ControlError> {
         let filter = self.filter().await?;
-        let celeriac = self.celeriac.clone();
-        let inspector = celeriac.inspector()?;
-        let (mut found, mut noted) = (0, Instant::now());
-        let mut page = inspector.page_unfinished_ids(&filter, None, LISTED).await?;
+        let (mut found, mut after, mut noted) = (0, None::<String>, Instant::now());
         loop {
             if self.is_cancelled().await? {
                 return Ok(BulkLook::Ended);
             }
-            let TaskPage { tasks: ids, next, looked_at, .. } = page;
+            let page = self.celeriac.inspector()?.page_unfinished_ids(&filter, after.as_deref(), LISTED);
+            let TaskPage { tasks: ids, next, looked_at, .. } = page.await?;
             found += ids.len() as u64;
-            // A page that was cut out of a whole list says nothing of where the rest stands now: the next look finds it.
-            let after = next.filter(|_| looked_at.is_some());
-            let next_page = async {
-                match &after {
-                    Some(after) => {
-                        inspector.page_unfinished_ids(&filter, Some(after), LISTED).await.map(Some)
-                    }
-                    None => Ok(None),
+            for (nth, ids) in ids.chunks(NOTED).enumerate() {
+                if nth > 0 && self.is_cancelled().await? {
+                    return Ok(BulkLook::Ended);
                 }
-            };
-            // The broker reads the next page on a thread of its own while it writes what is done to this one.
-            let (next_page, ended) = join(next_page, self.do_page(&ids, &mut noted, failures)).await;
-            if let Some(ended) = ended? {
-                return Ok(ended);
+                let one_by_one =
+                    self.act.action == BulkAction::Revoke && self.celeriac.bulk_changes().is_none();
+                match one_by_one {
+                    true => self.revoke_some(ids, failures).await,
+                    false => self.change_some(ids.to_vec()).await?,
+                }
+                if !self.go_on().await? {
+                    return Ok(BulkLook::Elsewhere);
+                }
+                noted = Instant::now();
+                if self.act.is_in_vain() {
+                    let BulkAct { done, found, .. } = &self.act;
+                    self.act.error = Some(format!(
+                        "it has moved {done} times, and found {found} tasks: a brake or another act moves them back; take that away, and begin anew"
+                    ));
+                    return Ok(BulkLook::Ended);
+                }
             }
             // Who finds nothing for long is still at it.
             if noted.elapsed() > LEASE / 3 {
@@ -188,42 +193,12 @@ impl BulkRun {
                 }
                 noted = Instant::now();
             }
-            page = match next_page? {
-                Some(page) => page,
-                None => return Ok(BulkLook::Whole(found)),
-            };
-        }
-    }
-
-    /// Does to these tasks what the act says. `noted` is when the progress was noted last. `None`: the look goes on.
-    async fn do_page(
-        &mut self,
-        ids: &[TaskId],
-        noted: &mut Instant,
-        failures: &mut Failures,
-    ) -> Result<Option<BulkLook>, ControlError> {
-        for (nth, ids) in ids.chunks(NOTED).enumerate() {
-            if nth > 0 && self.is_cancelled().await? {
-                return Ok(Some(BulkLook::Ended));
-            }
-            let one_by_one = self.act.action == BulkAction::Revoke && self.celeriac.bulk_changes().is_none();
-            match one_by_one {
-                true => self.revoke_some(ids, failures).await,
-                false => self.change_some(ids.to_vec()).await?,
-            }
-            if !self.go_on().await? {
-                return Ok(Some(BulkLook::Elsewhere));
-            }
-            *noted = Instant::now();
-            if self.act.is_in_vain() {
-                let BulkAct { done, found, .. } = &self.act;
-                self.act.error = Some(format!(
-                    "it has moved {done} times, and found {found} tasks: a brake or another act moves them back; take that away, and begin anew"
-                ));
-                return Ok(Some(BulkLook::Ended));
+            // A page that was cut out of a whole list says nothing of where the rest stands now: the next look finds it.
+            after = next.filter(|_| looked_at.is_some());
+            if after.is_none() {
+                return Ok(BulkLook::Whole(found));
             }
         }
-        Ok(None)
     }
 
     /// Chooses what waits and is meant.
