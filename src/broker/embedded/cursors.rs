@@ -212,7 +212,7 @@ mod tests {
 
     /// What happens to a store.
     #[derive(Clone, Debug)]
-    enum Event {
+    enum CursorEvent {
         Attach {
             queue: usize,
             prefetch: usize,
@@ -244,20 +244,20 @@ mod tests {
         SetClock(u64),
     }
 
-    fn event() -> impl Strategy<Value = Event> {
+    fn event() -> impl Strategy<Value = CursorEvent> {
         let queue = || 0..QUEUES;
         prop_oneof![
-            3 => (queue(), 0_usize..4).prop_map(|(queue, prefetch)| Event::Attach { queue, prefetch }),
-            1 => queue().prop_map(Event::Leave),
-            1 => (queue(), 0_usize..4).prop_map(|(queue, prefetch)| Event::SetPrefetch { queue, prefetch }),
-            6 => queue().prop_map(Event::Come),
-            6 => (queue(), 0_u64..3_000).prop_map(|(queue, after)| Event::Schedule { queue, after }),
-            4 => queue().prop_map(Event::End),
-            1 => queue().prop_map(Event::GoBack),
-            2 => (queue(), any::<bool>()).prop_map(|(queue, is_broken)| Event::Break { queue, is_broken }),
-            1 => queue().prop_map(Event::Hide),
-            5 => (0_u64..4_000).prop_map(Event::Pass),
-            1 => (0_u64..4_000).prop_map(Event::SetClock),
+            3 => (queue(), 0_usize..4).prop_map(|(queue, prefetch)| CursorEvent::Attach { queue, prefetch }),
+            1 => queue().prop_map(CursorEvent::Leave),
+            1 => (queue(), 0_usize..4).prop_map(|(queue, prefetch)| CursorEvent::SetPrefetch { queue, prefetch }),
+            6 => queue().prop_map(CursorEvent::Come),
+            6 => (queue(), 0_u64..3_000).prop_map(|(queue, after)| CursorEvent::Schedule { queue, after }),
+            4 => queue().prop_map(CursorEvent::End),
+            1 => queue().prop_map(CursorEvent::GoBack),
+            2 => (queue(), any::<bool>()).prop_map(|(queue, is_broken)| CursorEvent::Break { queue, is_broken }),
+            1 => queue().prop_map(CursorEvent::Hide),
+            5 => (0_u64..4_000).prop_map(CursorEvent::Pass),
+            1 => (0_u64..4_000).prop_map(CursorEvent::SetClock),
         ]
     }
 
@@ -312,45 +312,45 @@ mod tests {
             self.seq
         }
 
-        fn apply(&mut self, event: &Event) {
+        fn apply(&mut self, event: &CursorEvent) {
             let (wall, instant) = (self.wall(), self.instant());
             match *event {
-                Event::Attach { queue, prefetch } => self.attach(queue, prefetch),
-                Event::Leave(queue) => self.cursors[queue].consumer = None,
-                Event::SetPrefetch { queue, prefetch } => {
+                CursorEvent::Attach { queue, prefetch } => self.attach(queue, prefetch),
+                CursorEvent::Leave(queue) => self.cursors[queue].consumer = None,
+                CursorEvent::SetPrefetch { queue, prefetch } => {
                     if let Some(consumer) = &mut self.cursors[queue].consumer {
                         consumer.prefetch = prefetch;
                     }
                 }
-                Event::Come(queue) => {
+                CursorEvent::Come(queue) => {
                     let seq = self.next_number();
                     self.come(queue, seq);
                 }
-                Event::Schedule { queue, after } => {
+                CursorEvent::Schedule { queue, after } => {
                     let due = wall + Duration::from_millis(after);
                     let seq = self.next_number();
                     self.queues[queue].scheduled.insert((due, seq));
                     self.cursors[queue].scheduled_for(due);
                 }
-                Event::End(queue) => {
+                CursorEvent::End(queue) => {
                     if let Some((tag, _)) = self.queues[queue].held.pop_front() {
                         assert!(self.cursors[queue].release(tag).is_some(), "it is held");
                     }
                 }
-                Event::GoBack(queue) => {
+                CursorEvent::GoBack(queue) => {
                     if let Some((tag, key)) = self.queues[queue].held.pop_front() {
                         assert!(self.cursors[queue].release(tag).is_some(), "it is held");
                         self.come(queue, key.seq());
                     }
                 }
-                Event::Break { queue, is_broken } => self.queues[queue].is_broken = is_broken,
-                Event::Hide(queue) => {
+                CursorEvent::Break { queue, is_broken } => self.queues[queue].is_broken = is_broken,
+                CursorEvent::Hide(queue) => {
                     let of = &mut self.queues[queue];
                     of.hidden.append(&mut of.ready);
                     self.cursors[queue].passed_over(instant);
                 }
-                Event::Pass(millis) => self.pass(Duration::from_millis(millis)),
-                Event::SetClock(millis) => self.jumps += Duration::from_millis(millis),
+                CursorEvent::Pass(millis) => self.pass(Duration::from_millis(millis)),
+                CursorEvent::SetClock(millis) => self.jumps += Duration::from_millis(millis),
             }
             self.round();
         }
@@ -517,12 +517,12 @@ mod tests {
     #[test]
     fn a_queue_that_nobody_consumes_wakes_nobody() {
         let mut world = World::new();
-        world.apply(&Event::Schedule { queue: 1, after: 500 });
+        world.apply(&CursorEvent::Schedule { queue: 1, after: 500 });
         assert_eq!(world.wake_at(), None);
         world.attach(1, 1);
         world.round();
         assert_eq!(world.wake_at(), Some(Duration::from_millis(500)));
-        world.apply(&Event::Leave(1));
+        world.apply(&CursorEvent::Leave(1));
         assert_eq!(world.wake_at(), None);
     }
 }

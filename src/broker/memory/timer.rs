@@ -96,7 +96,7 @@ mod tests {
     const QUEUES: usize = 4;
 
     #[derive(Clone, Debug)]
-    enum Event {
+    enum TimerEvent {
         Schedule(usize, u64),
         /// The first scheduled message of a queue goes.
         Go(usize),
@@ -104,12 +104,12 @@ mod tests {
         Leave(usize),
     }
 
-    fn event() -> impl Strategy<Value = Event> {
+    fn event() -> impl Strategy<Value = TimerEvent> {
         prop_oneof![
-            5 => (0..QUEUES, 0_u64..50).prop_map(|(queue, due)| Event::Schedule(queue, due)),
-            3 => (0..QUEUES).prop_map(Event::Go),
-            2 => (0..QUEUES).prop_map(Event::Consume),
-            2 => (0..QUEUES).prop_map(Event::Leave),
+            5 => (0..QUEUES, 0_u64..50).prop_map(|(queue, due)| TimerEvent::Schedule(queue, due)),
+            3 => (0..QUEUES).prop_map(TimerEvent::Go),
+            2 => (0..QUEUES).prop_map(TimerEvent::Consume),
+            2 => (0..QUEUES).prop_map(TimerEvent::Leave),
         ]
     }
 
@@ -130,7 +130,7 @@ mod tests {
             let mut consumers: Vec<Option<_>> = (0..QUEUES).map(|_| None).collect();
             for (seq, event) in (0..).zip(events) {
                 match event {
-                    Event::Schedule(queue, due) => {
+                    TimerEvent::Schedule(queue, due) => {
                         let mut state = broker.shared.state.lock();
                         let queue = state.queue(&queue.to_string());
                         let id = seq.to_string().as_str().into();
@@ -138,7 +138,7 @@ mod tests {
                         let place = (later + Duration::from_secs(due), seq);
                         state.put(Arc::new(message), queue, MemorySpot::Scheduled(place));
                     }
-                    Event::Go(queue) => {
+                    TimerEvent::Go(queue) => {
                         let mut state = broker.shared.state.lock();
                         let queue = state.queue(&queue.to_string());
                         let line = state.queues.get(queue).expect("it is there");
@@ -146,11 +146,11 @@ mod tests {
                             prop_assert!(state.withdraw(at).is_some());
                         }
                     }
-                    Event::Consume(queue) => {
+                    TimerEvent::Consume(queue) => {
                         let consumer = broker.consume(&queue.to_string(), 1, Arc::new(|_| {}));
                         consumers[queue] = Some(consumer.expect("it is open"));
                     }
-                    Event::Leave(queue) => consumers[queue] = None,
+                    TimerEvent::Leave(queue) => consumers[queue] = None,
                 }
                 let mut state = broker.shared.state.lock();
                 let expected = searched(&state);
