@@ -55,7 +55,7 @@ pub(crate) struct ParentTask {
     pub(crate) parent_id: Option<TaskId>,
     pub(crate) stamped_headers: Vec<String>,
     pub(crate) stamps: Headers,
-    /// The header [`SENDING`].
+    /// The value of the header [`SENDING`], which carries the span of the call; `None`: there is none.
     pub(super) sending: Option<Value>,
     /// The headers of its trace.
     pub(crate) trace: Headers,

@@ -207,7 +207,7 @@ mod tests {
     const STEP: usize = 3;
     /// How long a queue is left alone that could not be read.
     const LEFT_ALONE: Duration = Duration::from_secs(1);
-    /// Longer than any pause.
+    /// A time that is longer than any pause of a queue.
     const LONG: Duration = Duration::from_secs(700);
 
     /// What happens to a store.
@@ -229,7 +229,7 @@ mod tests {
         },
         /// The first row that is delivered is over.
         End(usize),
-        /// It goes back.
+        /// The first row that is delivered goes back to its queue.
         GoBack(usize),
         /// Nothing of the queue can be read from now on, or it can be again.
         Break {
@@ -238,7 +238,7 @@ mod tests {
         },
         /// The ready rows cannot be read now, and are passed over.
         Hide(usize),
-        /// So many milliseconds pass.
+        /// The even clock goes on by so many milliseconds.
         Pass(u64),
         /// Somebody puts the wall clock forward.
         SetClock(u64),
@@ -279,7 +279,7 @@ mod tests {
         cursors: Cursors,
         queues: Vec<ModelQueue>,
         began: Instant,
-        /// The time since then.
+        /// The time that has passed since `began`.
         at: Duration,
         /// How far the wall clock was put forward.
         jumps: Duration,

@@ -146,10 +146,10 @@ impl QueueBoard {
         Ok(Self { at, queues, missing })
     }
 
-    /// The same, with how each queue has kept its promise in the last 24 hours.
+    /// Looks at the queues as [`of`](Self::of) does, and at how each has kept its promise in the last 24 hours.
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// The program does not answer, as for [`of`](Self::of).
     pub(super) async fn with_kept_promises(visit: &ConsoleVisit) -> Result<Self, ConsoleProblem> {
         let (board, waits) = tokio::join!(Self::of(visit), visit.console.waits_of_a_day());
         let mut board = board?;

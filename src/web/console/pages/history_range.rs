@@ -29,7 +29,7 @@ pub(super) struct HistoryRange {
     pub(super) name: Option<String>,
     pub(super) hours: u64,
     pub(super) until: Timestamp,
-    /// Whether it ends now.
+    /// Whether the range ends now, and moves on with the time.
     pub(super) is_now: bool,
 }
 
@@ -84,7 +84,7 @@ impl HistoryRange {
         Timestamp::from_micros(at.as_micros() - at.as_micros() % step)
     }
 
-    /// The number of steps.
+    /// The number of steps into which the chart divides the range.
     pub(super) fn steps(&self) -> usize {
         self.place(self.until) + 1
     }
