@@ -149,7 +149,7 @@ impl QueueBoard {
     /// Looks at the queues as [`of`](Self::of) does, and at how each has kept its promise in the last 24 hours.
     ///
     /// # Errors
-    /// The program does not answer, as for [`of`](Self::of).
+    /// The broker is closed.
     pub(super) async fn with_kept_promises(visit: &ConsoleVisit) -> Result<Self, ConsoleProblem> {
         let (board, waits) = tokio::join!(Self::of(visit), visit.console.waits_of_a_day());
         let mut board = board?;
